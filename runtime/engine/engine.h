@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine: the whole API that transports and tools see.
+ *
+ *   struct engine   a loaded model: weights, tokenizer, backend, KV pages, scheduler.
+ *   struct request  one generation, from prompt ids to its end. Belongs to the engine from
+ *                   engine_submit() until its ENGINE_DONE or ENGINE_ERROR event has been handled.
+ *   struct session  a conversation's cached tokens. A request names a session or none.
+ *
+ * One thread drives an engine: every call is made from the thread that calls engine_step(). Nothing here blocks on a client: events are handed to the request's sink during
+ * engine_step(). No globals. Fallible calls return 0 or -errno and fill struct err.
+ */
+#ifndef LLMDEV_ENGINE_H
+#define LLMDEV_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backend/ops.h"
+#include "base/err.h"
+#include "text/chat.h"
+#include "text/tokenizer.h"
+#include "weights/checkpoint.h"
+
+struct engine;
+struct session;
+struct request;
+
+struct engine_opts {
+	const char *model;              /* directory, .gguf or a name that model/resolve.h knows */
+	const char *backend;            /* "auto", "cpu", "ref"; NULL = "auto" */
+	int threads;                    /* 0: all */
+	bool exact;                     /* float activations, f32 KV: the yardstick */
+	int kv_type;                    /* enum kv_type, or -1: f32 if exact, else bf16 */
+	int chunk;                      /* prompt tokens a step, 0: default */
+	int ctx;                        /* positions a session may reach, 0: the model's own */
+	size_t kv_bytes;                /* KV pool, 0: what ctx needs for one session, and more if cheap */
+	int max_seqs;                   /* requests running at once, 0: default (16) */
+	/* loading progress, from the calling thread; may be NULL */
+	void (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
+	void *progress_ctx;
+};
+
+int engine_open(struct engine **out, const struct engine_opts *o, struct err *e);
+void engine_close(struct engine *en);
+
+/* Facts for people and tools; strings live as long as the engine. */
+struct engine_info {
+	const char *model;              /* name: last path component, or general.name */
+	const char *family;             /* "qwen3_moe" */
+	const char *backend;            /* "cpu" */
+	const char *detail;             /* "AVX-512 VNNI BF16, 2 threads" */
+	const char *placement;          /* "anonymous memory, huge pages" */
+	int vocab, ctx, layers, hidden;
+	uint64_t params, weight_bytes;  /* weight_bytes: as placed */
+	uint64_t bytes_per_token;       /* weight bytes read to decode one token at empty context */
+	uint64_t kv_bytes_per_token, kv_bytes;
+	bool row_invariant;
+	struct load_stats load;
+	uint64_t fingerprint;           /* model + tokenizer + layout + backend: what replay relies on */
+	double temperature, top_p, min_p;       /* the checkpoint's sampling defaults (temp 0 if none) */
+	int top_k;
+};
+const struct engine_info *engine_info(const struct engine *en);
+const struct tokenizer *engine_tokenizer(const struct engine *en);      /* NULL: none */
+enum chat_format engine_chat_format(const struct engine *en);
+const struct checkpoint *engine_checkpoint(const struct engine *en);
+
+/* Conversation: keeps its KV pages between requests; the longest common prefix is reused. */
+int engine_session_open(struct engine *en, struct session **out, struct err *e);
+void engine_session_close(struct session *s);   /* cancels its requests, frees its pages */
+
+struct sampling {
+	float temperature;              /* 0: greedy */
+	int top_k;                      /* 0: off */
+	float top_p, min_p;             /* 1 and 0: off */
+	float repeat_penalty;           /* 1: off */
+	float presence_penalty, frequency_penalty;
+	uint64_t seed;
+	bool ignore_eos;
+};
+void sampling_default(struct sampling *s, const struct engine *en);
+
+enum engine_finish { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED };
+
+enum engine_event_kind {
+	ENGINE_STARTED,         /* first prefill step is about to run */
+	ENGINE_PROGRESS,        /* prompt tokens done / total */
+	ENGINE_TOKEN,           /* an id, and the text that became whole with it (maybe none) */
+	ENGINE_DONE,
+	ENGINE_ERROR,
+};
+
+struct engine_event {
+	enum engine_event_kind kind;
+	int32_t id;                     /* TOKEN */
+	const char *text;               /* TOKEN (and DONE: text held back until the end); not NUL-terminated */
+	size_t text_len;
+	int done, total;                /* PROGRESS */
+	enum engine_finish finish;      /* DONE */
+	int error;                      /* ERROR: errno */
+	const char *message;            /* ERROR */
+	int prompt_tokens, cached_tokens, completion_tokens;    /* DONE */
+	uint64_t ns_submit, ns_start, ns_first, ns_end;         /* DONE: CLOCK_MONOTONIC */
+};
+
+struct request_params {
+	struct session *session;        /* NULL: a fresh context that ends with the request */
+	const int32_t *prompt;          /* copied */
+	size_t n_prompt;                /* >= 1 */
+	int max_tokens;                 /* 0: to the end of the context */
+	struct sampling sampling;
+	const char *const *stop;        /* strings; copied */
+	int n_stop;
+	/*
+	 * Replay: ids that an earlier engine generated and posted for this very request. They are
+	 * decoded again, not sampled; their events are not repeated. `posted_bytes` is the text
+	 * length that was posted with them: if the fold arrives elsewhere the request ends in error.
+	 */
+	const int32_t *posted;
+	size_t n_posted;
+	uint64_t posted_bytes;
+	/* Called during engine_step(). May call engine_submit()/engine_cancel(). */
+	void (*on_event)(void *ctx, struct request *r, const struct engine_event *ev);
+	void *ctx;
+};
+
+/* -EINVAL: empty prompt, id out of range; -E2BIG: longer than the context; -ENOSPC: queue full. */
+int engine_submit(struct engine *en, const struct request_params *p, struct request **out,
+		  struct err *e);
+/* Ends with ENGINE_DONE/FINISH_CANCELLED at the next step. Idempotent. */
+void engine_cancel(struct request *r);
+/* A client that does not read: park keeps KV and takes no steps. */
+void engine_park(struct request *r, bool parked);
+
+/* Runs one step (a ragged batch). Returns the number of requests still unfinished, or -errno. */
+int engine_step(struct engine *en, struct err *e);
+/* Requests that a step would advance (0: nothing to do but wait). */
+int engine_runnable(const struct engine *en);
+
+/*
+ * One forward pass over `ids` from an empty context, for `llmctl logits` and tests: the logits
+ * after each position in positions[] (ascending) to out[n][vocab].
+ */
+int engine_logits(struct engine *en, const int32_t *ids, size_t n_ids, const int32_t *positions,
+		  size_t n, float *out, struct err *e);
+
+#endif

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where big memory comes from: weights, KV cache, workspaces.
+ *
+ * Today: anonymous mappings, 2 MiB aligned, MADV_HUGEPAGE, bound to a NUMA node by libnuma where
+ * there are several. Kernel regions and GPU memory join behind this interface.
+ */
+#ifndef LLMDEV_PLACEMENT_H
+#define LLMDEV_PLACEMENT_H
+
+#include <stddef.h>
+
+#include "base/err.h"
+
+struct placement {
+	void *base;             /* 2 MiB aligned, zeroed */
+	size_t bytes;           /* usable, as asked */
+	size_t mapped;          /* private to placement.c */
+};
+
+/* node < 0: local allocation. Refuses (-ENOMEM, with the sum) what cannot fit in MemAvailable. */
+int placement_alloc(struct placement *p, size_t bytes, int node, struct err *e);
+void placement_free(struct placement *p);
+
+#endif
