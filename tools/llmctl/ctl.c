@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What the commands of llmctl share (ctl.h). The only state is the progress display's and the
+ * Ctrl-C flag, both of this process.
+ */
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ctl.h"
+
+static volatile sig_atomic_t sigint_seen;
+
+static struct {
+	uint64_t start_ns, drawn_ns;
+	bool visible;
+} progress;
+
+int ctl_fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	ctl_progress_end();
+	fputs("llmctl: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return 1;
+}
+
+int ctl_usage(const char *usage, const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("llmctl: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\nusage: llmctl %s\n", usage);
+	return 2;
+}
+
+int ctl_bad_option(const char *usage, char **argv)
+{
+	const char *what = optind > 0 ? argv[optind - 1] : "?";
+
+	/* getopt sets optopt to the value of a known option that misses its argument. */
+	if (optopt && optopt < 256 && !(what[0] == '-' && what[1] == '-'))
+		return ctl_usage(usage, "%s: -%c: unknown option or missing value", argv[0],
+				 optopt);
+	return ctl_usage(usage, "%s: %s: unknown option or missing value", argv[0], what);
+}
+
+bool ctl_int(const char *option, const char *text, long long lo, long long hi, long long *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtoll(text, &end, 10);
+	if (errno || end == text || *end || *out < lo || *out > hi) {
+		ctl_fail("%s: `%s` is not a whole number: give one from %lld to %lld", option, text,
+			 lo, hi);
+		return false;
+	}
+	return true;
+}
+
+bool ctl_double(const char *option, const char *text, double lo, double hi, double *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtod(text, &end);
+	if (errno || end == text || *end || isnan(*out) || *out < lo || *out > hi) {
+		ctl_fail("%s: `%s` is not a number: give one from %g to %g", option, text, lo, hi);
+		return false;
+	}
+	return true;
+}
+
+void ctl_common_defaults(struct engine_opts *o)
+{
+	memset(o, 0, sizeof(*o));
+	o->kv_type = -1;
+	o->progress = ctl_progress;
+	opterr = 0;
+	optind = 0; /* glibc: start afresh, argv[0] is the command's name */
+}
+
+int ctl_common_option(int opt, const char *arg, struct engine_opts *o)
+{
+	long long n;
+
+	switch (opt) {
+	case CTL_OPT_BACKEND:
+		if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "ref")) {
+			ctl_fail("--backend: `%s` is unknown: use auto, cpu or ref", arg);
+			return -1;
+		}
+		o->backend = arg;
+		return 1;
+	case CTL_OPT_THREADS:
+		if (!ctl_int("--threads", arg, 1, 4096, &n))
+			return -1;
+		o->threads = (int)n;
+		return 1;
+	case CTL_OPT_EXACT:
+		o->exact = true;
+		return 1;
+	case CTL_OPT_KV_TYPE:
+		if (!strcmp(arg, "f32")) {
+			o->kv_type = KV_F32;
+		} else if (!strcmp(arg, "bf16")) {
+			o->kv_type = KV_BF16;
+		} else {
+			ctl_fail("--kv-type: `%s` is unknown: use f32 or bf16", arg);
+			return -1;
+		}
+		return 1;
+	case CTL_OPT_CHUNK:
+		if (!ctl_int("--chunk", arg, 1, 1 << 20, &n))
+			return -1;
+		o->chunk = (int)n;
+		return 1;
+	case CTL_OPT_CTX:
+		if (!ctl_int("--ctx", arg, 1, 1 << 30, &n))
+			return -1;
+		o->ctx = (int)n;
+		return 1;
+	}
+	return 0;
+}
+
+uint64_t ctl_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+bool ctl_tty(void)
+{
+	const char *term = getenv("TERM");
+
+	return isatty(STDERR_FILENO) && term && *term && strcmp(term, "dumb");
+}
+
+bool ctl_colour(void)
+{
+	const char *no = getenv("NO_COLOR");
+
+	return ctl_tty() && !(no && *no);
+}
+
+void ctl_progress(void *ctx, const char *what, uint64_t done, uint64_t total)
+{
+	uint64_t now = ctl_now_ns();
+	struct winsize ws;
+	int width = 30;
+
+	if (!progress.start_ns)
+		progress.start_ns = now;
+	if (total && done >= total) {
+		ctl_progress_end();
+		return;
+	}
+	if (now - progress.start_ns < 2000000000u || now - progress.drawn_ns < 100000000u ||
+	    !ctl_tty() || !total)
+		return;
+	if (!ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) && ws.ws_col && ws.ws_col < 70)
+		width = 10;
+	int full = (int)((double)done / (double)total * width);
+
+	fprintf(stderr, "\r\033[K%s [%.*s%.*s] %3.0f %%", what ? what : "loading", full,
+		"##############################", width - full, "..............................",
+		100.0 * (double)done / (double)total);
+	fflush(stderr);
+	progress.visible = true;
+	progress.drawn_ns = now;
+}
+
+void ctl_progress_end(void)
+{
+	if (progress.visible) {
+		fputs("\r\033[K", stderr);
+		fflush(stderr);
+	}
+	memset(&progress, 0, sizeof(progress));
+}
+
+static void on_sigint(int sig)
+{
+	if (sigint_seen)
+		_exit(128 + sig);
+	sigint_seen = 1;
+}
+
+void ctl_catch_sigint(void)
+{
+	/* No SA_RESTART: a blocking read has to come back and look at the flag. */
+	struct sigaction sa = {.sa_handler = on_sigint};
+
+	sigemptyset(&sa.sa_mask);
+	sigaction(SIGINT, &sa, NULL);
+}
+
+bool ctl_sigint(void)
+{
+	return sigint_seen;
+}
+
+void ctl_sigint_clear(void)
+{
+	sigint_seen = 0;
+}
