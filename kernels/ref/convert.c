@@ -134,7 +134,8 @@ static void q6_k_block(float *x, const uint8_t *b)
 		for (int l = 0; l < 32; l++)
 			for (int part = 0; part < 4; part++) {
 				uint8_t low = ql[l + 32 * (part & 1)];
-				int q = (part < 2 ? low & 15 : low >> 4) | (qh[l] >> 2 * part & 3) << 4;
+				int q = (part < 2 ? low & 15 : low >> 4) | (qh[l] >> 2 * part & 3)
+										   << 4;
 
 				x[128 * n + 32 * part + l] = d * sc[l / 16 + 2 * part] * (q - 32);
 			}
