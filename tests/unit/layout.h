@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Compile-time asserts on uapi/llm.h. Includes nothing but the header, so that it also compiles
+ * for targets without a C library: `gcc -m32 -ffreestanding -fsyntax-only -xc layout.h`.
+ */
+#ifndef LLMDEV_TEST_LAYOUT_H
+#define LLMDEV_TEST_LAYOUT_H
+
+#include "llm.h"
+
+#define AT(type, field, offset)                                                                    \
+	_Static_assert(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
+#define SIZE(type, bytes)                                                                          \
+	_Static_assert(sizeof(struct type) == (bytes) && (bytes) % 8 == 0, "sizeof " #type)
+
+AT(llm_query, size, 0);
+AT(llm_query, flags, 4);
+AT(llm_query, features, 8);
+AT(llm_query, file, 16);
+AT(llm_query, generation, 20);
+AT(llm_query, max_payload, 24);
+AT(llm_query, max_event_bytes, 32);
+AT(llm_query, max_transcript, 40);
+AT(llm_query, max_message, 48);
+AT(llm_query, max_requests, 56);
+AT(llm_query, max_sessions, 60);
+AT(llm_query, context, 64);
+AT(llm_query, fingerprint, 72);
+AT(llm_query, device, 80);
+AT(llm_query, model, 144);
+SIZE(llm_query, 208);
+
+AT(llm_set_mode, size, 0);
+AT(llm_set_mode, flags, 4);
+AT(llm_set_mode, mode, 8);
+SIZE(llm_set_mode, 16);
+
+AT(llm_submit, size, 0);
+AT(llm_submit, flags, 4);
+AT(llm_submit, request_id, 8);
+AT(llm_submit, payload, 16);
+AT(llm_submit, payload_len, 24);
+AT(llm_submit, deadline_ns, 32);
+AT(llm_submit, format, 40);
+AT(llm_submit, max_tokens, 44);
+AT(llm_submit, priority, 48);
+AT(llm_submit, principal_len, 52);
+AT(llm_submit, principal, 56);
+AT(llm_submit, trace_id, 64);
+AT(llm_submit, span_id, 80);
+SIZE(llm_submit, 88);
+
+AT(llm_cancel, size, 0);
+AT(llm_cancel, flags, 4);
+AT(llm_cancel, request_id, 8);
+SIZE(llm_cancel, 16);
+
+AT(llm_event, size, 0);
+AT(llm_event, flags, 4);
+AT(llm_event, type, 8);
+AT(llm_event, length, 12);
+AT(llm_event, request_id, 16);
+AT(llm_event, seq, 24);
+SIZE(llm_event, 32);
+
+AT(llm_resume, size, 0);
+AT(llm_resume, flags, 4);
+AT(llm_resume, fingerprint, 8);
+AT(llm_resume, chat_template, 16);
+AT(llm_resume, prompt_hash, 24);
+AT(llm_resume, seed, 32);
+AT(llm_resume, date, 40);
+AT(llm_resume, prompt_tokens, 48);
+AT(llm_resume, grid, 52);
+SIZE(llm_resume, 56);
+
+AT(llm_progress, done, 0);
+AT(llm_progress, total, 4);
+SIZE(llm_progress, 8);
+
+AT(llm_text, n_ids, 0);
+AT(llm_text, n_bytes, 4);
+AT(llm_text, subtype, 8);
+SIZE(llm_text, 16);
+
+AT(llm_done, finish, 0);
+AT(llm_done, n_bytes, 4);
+AT(llm_done, prompt_tokens, 8);
+AT(llm_done, cached_tokens, 12);
+AT(llm_done, completion_tokens, 16);
+AT(llm_done, submit_ns, 24);
+AT(llm_done, start_ns, 32);
+AT(llm_done, first_ns, 40);
+AT(llm_done, end_ns, 48);
+SIZE(llm_done, 56);
+
+AT(llm_error, error, 0);
+AT(llm_error, n_bytes, 4);
+SIZE(llm_error, 8);
+
+AT(llm_device_create, size, 0);
+AT(llm_device_create, flags, 4);
+AT(llm_device_create, name, 8);
+AT(llm_device_create, model, 72);
+AT(llm_device_create, fingerprint, 136);
+AT(llm_device_create, features, 144);
+AT(llm_device_create, context, 152);
+AT(llm_device_create, recovery_ms, 156);
+AT(llm_device_create, max_request_ms, 160);
+AT(llm_device_create, device_id, 164);
+AT(llm_device_create, backend_fd, 168);
+AT(llm_device_create, generation, 172);
+SIZE(llm_device_create, 176);
+
+AT(llm_device_attach, size, 0);
+AT(llm_device_attach, flags, 4);
+AT(llm_device_attach, name, 8);
+AT(llm_device_attach, fingerprint, 72);
+AT(llm_device_attach, features, 80);
+AT(llm_device_attach, context, 88);
+AT(llm_device_attach, device_id, 92);
+AT(llm_device_attach, backend_fd, 96);
+AT(llm_device_attach, generation, 100);
+SIZE(llm_device_attach, 104);
+
+AT(llm_device_name, size, 0);
+AT(llm_device_name, flags, 4);
+AT(llm_device_name, name, 8);
+AT(llm_device_name, deadline_ns, 72);
+SIZE(llm_device_name, 80);
+
+AT(llm_msg, size, 0);
+AT(llm_msg, flags, 4);
+AT(llm_msg, type, 8);
+AT(llm_msg, generation, 12);
+AT(llm_msg, session_id, 16);
+AT(llm_msg, request_id, 24);
+SIZE(llm_msg, 32);
+
+AT(llm_msg_session, uid, 0);
+AT(llm_msg_session, gid, 4);
+AT(llm_msg_session, pid, 8);
+AT(llm_msg_session, mode, 12);
+AT(llm_msg_session, cgroup, 16);
+SIZE(llm_msg_session, 24);
+
+AT(llm_msg_submit, format, 0);
+AT(llm_msg_submit, flags, 4);
+AT(llm_msg_submit, payload_len, 8);
+AT(llm_msg_submit, deadline_ns, 16);
+AT(llm_msg_submit, max_tokens, 24);
+AT(llm_msg_submit, priority, 28);
+AT(llm_msg_submit, trace_id, 32);
+AT(llm_msg_submit, span_id, 48);
+AT(llm_msg_submit, principal_len, 56);
+AT(llm_msg_submit, resume_len, 60);
+AT(llm_msg_submit, n_ids, 64);
+AT(llm_msg_submit, finish, 68);
+AT(llm_msg_submit, posted_bytes, 72);
+AT(llm_msg_submit, seq, 80);
+SIZE(llm_msg_submit, 88);
+
+AT(llm_msg_cancel, reason, 0);
+SIZE(llm_msg_cancel, 8);
+
+AT(llm_msg_quiesce, deadline_ns, 0);
+SIZE(llm_msg_quiesce, 8);
+
+AT(llm_post, size, 0);
+AT(llm_post, flags, 4);
+AT(llm_post, generation, 8);
+AT(llm_post, count, 12);
+AT(llm_post, events, 16);
+AT(llm_post, events_len, 24);
+AT(llm_post, results, 32);
+SIZE(llm_post, 40);
+
+#undef AT
+#undef SIZE
+
+#endif

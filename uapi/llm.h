@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * llm: language-model inference as a device. The contract between the kernel module, the backend
+ * (llmdevd), clients and tools; over a Unix socket the same structures travel without the module.
+ *
+ * Three kinds of file:
+ *
+ *   /dev/llm-control   creates and attaches devices; attaching returns a *backend* file
+ *   /dev/llmN          an open file is a *session*: one conversation, ended by its last close
+ *   backend file       read() gives struct llm_msg, LLM_IOC_POST takes struct llm_event
+ *
+ * Rules, for every structure here:
+ *   - ioctl arguments begin with @size (set by the caller to sizeof) and @flags. A longer structure
+ *     whose tail is zero is accepted, a shorter one reads as if filled with zeroes.
+ *   - Unknown flags, and padding that is not zero, are refused.
+ *   - Pointers are __u64. Times are absolute CLOCK_MONOTONIC nanoseconds; 0 means none.
+ *   - Sizes are multiples of 8 and members naturally aligned: 32-bit and 64-bit layouts agree.
+ *
+ * Errors: ENOTTY unknown command, E2BIG non-zero tail or payload over the limit, EOPNOTSUPP unknown
+ * value or flag, EINVAL bad field, ENOENT no such id, EPERM/EACCES not allowed, EAGAIN would block,
+ * ENOSPC a queue or limit is full, EPIPE no backend and none expected, ECANCELED cancelled, ESTALE
+ * old backend generation or lost conversation, ETIMEDOUT deadline passed, EBUSY in use.
+ *
+ * Command numbers 0x30 to 0x3f are set aside for memory regions, reserve and reclaim.
+ */
+#ifndef _UAPI_LINUX_LLM_H
+#define _UAPI_LINUX_LLM_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define LLM_IOC_MAGIC 0xBB
+
+/* Any file */
+#define LLM_IOC_QUERY _IO(LLM_IOC_MAGIC, 0x00)
+/* Session file */
+#define LLM_IOC_SET_MODE _IO(LLM_IOC_MAGIC, 0x01)
+#define LLM_IOC_SUBMIT   _IO(LLM_IOC_MAGIC, 0x02)
+#define LLM_IOC_CANCEL   _IO(LLM_IOC_MAGIC, 0x03)
+/* Control file */
+#define LLM_IOC_DEVICE_CREATE  _IO(LLM_IOC_MAGIC, 0x10)
+#define LLM_IOC_DEVICE_ATTACH  _IO(LLM_IOC_MAGIC, 0x11)
+#define LLM_IOC_DEVICE_DESTROY _IO(LLM_IOC_MAGIC, 0x12)
+#define LLM_IOC_DEVICE_QUIESCE _IO(LLM_IOC_MAGIC, 0x13)
+/* Backend file */
+#define LLM_IOC_POST _IO(LLM_IOC_MAGIC, 0x20)
+
+/* Lengths that are part of the contract. Limits that an administrator may change are in QUERY. */
+#define LLM_NAME_MAX      64    /* device and model names, NUL included */
+#define LLM_PRINCIPAL_MAX 64    /* bytes of a principal label, no NUL */
+#define LLM_RESUME_MAX    256   /* bytes of a STARTED event's resume blob */
+#define LLM_EVENT_MAX     32768 /* bytes of one event record */
+#define LLM_POST_MAX      256   /* records of one LLM_IOC_POST */
+
+/* ---- QUERY --------------------------------------------------------------------------------------- */
+
+/* llm_query.file */
+#define LLM_FILE_CONTROL 1
+#define LLM_FILE_SESSION 2
+#define LLM_FILE_BACKEND 3
+
+/* llm_query.features */
+#define LLM_FEATURE_TEXT_MODE  (1ULL << 0) /* read() and write() of plain text */
+#define LLM_FEATURE_EVENT_MODE (1ULL << 1) /* struct llm_event records */
+#define LLM_FEATURE_JSON       (1ULL << 2) /* the backend takes LLM_FORMAT_JSON */
+#define LLM_FEATURE_REPLAY     (1ULL << 3) /* live requests survive the backend's death */
+#define LLM_FEATURE_TRANSCRIPT (1ULL << 4) /* so does the conversation between two requests */
+#define LLM_FEATURE_PRINCIPAL  (1ULL << 5) /* llm_submit.principal */
+#define LLM_FEATURE_DEADLINE   (1ULL << 6) /* llm_submit.deadline_ns */
+#define LLM_FEATURE_CHAT       (1ULL << 7) /* LLM_FORMAT_TEXT is a chat turn, else raw text */
+#define LLM_FEATURE_EXACT      (1ULL << 8) /* a continued answer is byte-identical */
+
+/**
+ * struct llm_query - what a file is, can do, and is limited to (LLM_IOC_QUERY)
+ * @size: sizeof(struct llm_query)
+ * @flags: must be 0
+ * @features: LLM_FEATURE_*
+ * @file: LLM_FILE_*
+ * @generation: of the attached backend; 0 where none is attached. Over a socket: 1.
+ * @max_payload: bytes of one request's payload
+ * @max_event_bytes: event bytes held for a reader before its requests are parked
+ * @max_transcript: bytes of payloads and ids kept of one session
+ * @max_message: the longest struct llm_msg a backend must be ready to read
+ * @max_requests: unfinished requests of one session
+ * @max_sessions: open sessions of one device
+ * @context: tokens that a conversation may reach
+ * @__reserved: 0
+ * @fingerprint: of the model and everything that an answer's bytes depend on
+ * @device: the device's name, NUL-terminated
+ * @model: the model's name, NUL-terminated
+ */
+struct llm_query {
+	__u32 size;
+	__u32 flags;
+	__u64 features;
+	__u32 file;
+	__u32 generation;
+	__u64 max_payload;
+	__u64 max_event_bytes;
+	__u64 max_transcript;
+	__u64 max_message;
+	__u32 max_requests;
+	__u32 max_sessions;
+	__u32 context;
+	__u32 __reserved;
+	__u64 fingerprint;
+	__u8 device[LLM_NAME_MAX];
+	__u8 model[LLM_NAME_MAX];
+};
+
+/* ---- session files -------------------------------------------------------------------------------- */
+
+#define LLM_MODE_TEXT  0
+#define LLM_MODE_EVENT 1
+
+/**
+ * struct llm_set_mode - choose how a session file is read and written, before its first use
+ * @size: sizeof(struct llm_set_mode)
+ * @flags: must be 0
+ * @mode: LLM_MODE_*
+ * @__reserved: must be 0
+ */
+struct llm_set_mode {
+	__u32 size;
+	__u32 flags;
+	__u32 mode;
+	__u32 __reserved;
+};
+
+/* llm_submit.format: how the backend reads the payload. The kernel does not look inside. */
+#define LLM_FORMAT_TEXT 1 /* UTF-8: the next turn of the conversation */
+#define LLM_FORMAT_JSON 2 /* one OpenAI chat-completion or completion request object */
+
+/* llm_submit.flags */
+#define LLM_SUBMIT_F_REASONING (1U << 0) /* post reasoning as DATA events instead of hiding it */
+#define LLM_SUBMIT_F_ALL       LLM_SUBMIT_F_REASONING
+
+/**
+ * struct llm_submit - ask for one answer (LLM_IOC_SUBMIT)
+ * @size: sizeof(struct llm_submit)
+ * @flags: LLM_SUBMIT_F_*
+ * @request_id: out: names the request in events and in CANCEL; unique for the device's life
+ * @payload: address of the payload
+ * @payload_len: its bytes, at least 1
+ * @deadline_ns: the request ends with ETIMEDOUT when this passes; 0: none
+ * @format: LLM_FORMAT_*
+ * @max_tokens: most tokens of the answer; 0: as many as the context holds
+ * @priority: -20 (first) to 19 (last), 0 by default; below 0 needs the right to it
+ * @principal_len: bytes of the label; 0: none
+ * @principal: address of the end user's label; only administrators may set one
+ * @trace_id: W3C trace id, all zero: none
+ * @span_id: W3C span id of the caller, all zero: none
+ */
+struct llm_submit {
+	__u32 size;
+	__u32 flags;
+	__u64 request_id;
+	__u64 payload;
+	__u64 payload_len;
+	__u64 deadline_ns;
+	__u32 format;
+	__u32 max_tokens;
+	__s32 priority;
+	__u32 principal_len;
+	__u64 principal;
+	__u8 trace_id[16];
+	__u8 span_id[8];
+};
+
+/**
+ * struct llm_cancel - end a request early (LLM_IOC_CANCEL)
+ * @size: sizeof(struct llm_cancel)
+ * @flags: must be 0
+ * @request_id: ENOENT if it is not an unfinished request of this file
+ *
+ * The request still gets its terminal event: DONE with LLM_FINISH_CANCELLED, or whatever was
+ * faster.
+ */
+struct llm_cancel {
+	__u32 size;
+	__u32 flags;
+	__u64 request_id;
+};
+
+/* ---- events: what read() gives in event mode, and what LLM_IOC_POST takes ------------------------- */
+
+/* llm_event.type; the payload that follows the header */
+#define LLM_EVENT_STARTED  1 /* struct llm_resume */
+#define LLM_EVENT_PROGRESS 2 /* struct llm_progress */
+#define LLM_EVENT_TEXT     3 /* struct llm_text, ids, bytes */
+#define LLM_EVENT_DATA     4 /* struct llm_text, ids, bytes */
+#define LLM_EVENT_DONE     5 /* struct llm_done, bytes; terminal */
+#define LLM_EVENT_ERROR    6 /* struct llm_error, bytes; terminal */
+#define LLM_EVENT_INFO     7 /* struct llm_query: the socket's answer to LLM_MSG_QUERY */
+
+/**
+ * struct llm_event - header of an event record
+ * @size: of the record: header, payload and zero padding to a multiple of 8
+ * @flags: 0
+ * @type: LLM_EVENT_*
+ * @length: bytes of the payload, without padding
+ * @request_id: the request; 0: the session as a whole (ERROR and INFO on a socket only)
+ * @seq: 0, 1, 2 ... within the request, across backends: a gap or a repeat never reaches a reader
+ *
+ * A payload structure may grow at its end only where nothing follows it.
+ */
+struct llm_event {
+	__u32 size;
+	__u32 flags;
+	__u32 type;
+	__u32 length;
+	__u64 request_id;
+	__u64 seq;
+};
+
+/* llm_resume.flags: what the request has to do with the rest of its session's transcript */
+#define LLM_RESUME_F_FRESH (1U << 0) /* earlier requests no longer matter: they may be forgotten */
+#define LLM_RESUME_F_ALONE (1U << 1) /* no later request builds on this one */
+
+/**
+ * struct llm_resume - payload of STARTED: all that another backend needs besides payload and ids
+ * @size: sizeof(struct llm_resume), at most LLM_RESUME_MAX
+ * @flags: LLM_RESUME_F_*
+ * @fingerprint: model, tokenizer, weight layout, backend and its arithmetic
+ * @chat_template: fingerprint of the conversation's rendering; 0: raw text
+ * @prompt_hash: FNV-1a (64 bit) over the prompt's ids as little-endian __s32
+ * @seed: of sampling, also where the client gave none
+ * @date: day that the prompt was rendered with, seconds since 1970 UTC; 0: none used
+ * @prompt_tokens: length of the prompt
+ * @grid: prompt tokens are computed in absolute blocks of so many positions
+ *
+ * Opaque to the kernel and to clients, except @flags. A backend whose values differ must end the
+ * request with ESTALE.
+ */
+struct llm_resume {
+	__u32 size;
+	__u32 flags;
+	__u64 fingerprint;
+	__u64 chat_template;
+	__u64 prompt_hash;
+	__u64 seed;
+	__u64 date;
+	__u32 prompt_tokens;
+	__u32 grid;
+};
+
+/**
+ * struct llm_progress - payload of PROGRESS
+ * @done: prompt tokens computed so far, cached ones included
+ * @total: prompt tokens
+ */
+struct llm_progress {
+	__u32 done;
+	__u32 total;
+};
+
+/* llm_text.subtype; 0 in TEXT events */
+#define LLM_DATA_REASONING 1
+#define LLM_DATA_TOOL_CALL 2
+#define LLM_DATA_LOGPROBS  3
+
+/**
+ * struct llm_text - payload of TEXT and DATA: ids and the bytes that became whole with them
+ * @n_ids: token ids (__s32 each) that follow this structure
+ * @n_bytes: bytes that follow the ids. TEXT: UTF-8, never a part of a character.
+ * @subtype: LLM_DATA_*
+ * @__reserved: 0
+ *
+ * Every generated id is posted exactly once and in order, also while its text is held back
+ * (an unfinished character, a possible stop string).
+ */
+struct llm_text {
+	__u32 n_ids;
+	__u32 n_bytes;
+	__u32 subtype;
+	__u32 __reserved;
+};
+
+/* llm_done.finish */
+#define LLM_FINISH_STOP      1 /* the model ended its answer, or a stop string was met */
+#define LLM_FINISH_LENGTH    2 /* max_tokens or the context was reached */
+#define LLM_FINISH_CANCELLED 3
+
+/**
+ * struct llm_done - payload of DONE
+ * @finish: LLM_FINISH_*
+ * @n_bytes: bytes that follow: text that had been held back until the end
+ * @prompt_tokens: tokens of the prompt
+ * @cached_tokens: those of them that needed no computing
+ * @completion_tokens: tokens generated, the one that ended the answer included
+ * @__reserved: 0
+ * @submit_ns: when the backend took the request. These four are the last backend's, if several.
+ * @start_ns: first step began
+ * @first_ns: first token
+ * @end_ns: last token
+ */
+struct llm_done {
+	__u32 finish;
+	__u32 n_bytes;
+	__u32 prompt_tokens;
+	__u32 cached_tokens;
+	__u32 completion_tokens;
+	__u32 __reserved;
+	__u64 submit_ns;
+	__u64 start_ns;
+	__u64 first_ns;
+	__u64 end_ns;
+};
+
+/**
+ * struct llm_error - payload of ERROR
+ * @error: errno, positive
+ * @n_bytes: bytes of the sentence that follows, for people: "what: why: what to do"
+ *
+ * A request that ended in ERROR is no part of its conversation.
+ */
+struct llm_error {
+	__s32 error;
+	__u32 n_bytes;
+};
+
+/* ---- control file ---------------------------------------------------------------------------------- */
+
+/**
+ * struct llm_device_create - create /dev/llmN and attach to it (LLM_IOC_DEVICE_CREATE)
+ * @size: sizeof(struct llm_device_create)
+ * @flags: must be 0
+ * @name: by-name label, NUL-terminated, [A-Za-z0-9._-]; EEXIST if taken
+ * @model: the model's name, for people
+ * @fingerprint: of what the backend serves; must not be 0
+ * @features: LLM_FEATURE_* that the backend adds (JSON, CHAT, EXACT)
+ * @context: tokens that a conversation may reach
+ * @recovery_ms: how long clients wait for a new backend after one died; 0: the module's default
+ * @max_request_ms: device-wide limit for one request; 0: none
+ * @device_id: out: N
+ * @backend_fd: out: the backend file, O_CLOEXEC
+ * @generation: out: 1
+ */
+struct llm_device_create {
+	__u32 size;
+	__u32 flags;
+	__u8 name[LLM_NAME_MAX];
+	__u8 model[LLM_NAME_MAX];
+	__u64 fingerprint;
+	__u64 features;
+	__u32 context;
+	__u32 recovery_ms;
+	__u32 max_request_ms;
+	__u32 device_id;
+	__s32 backend_fd;
+	__u32 generation;
+};
+
+/**
+ * struct llm_device_attach - become the backend of a device that has none (LLM_IOC_DEVICE_ATTACH)
+ * @size: sizeof(struct llm_device_attach)
+ * @flags: must be 0
+ * @name: the device's by-name label
+ * @fingerprint: of what this backend serves. Requests that began under another one are not
+ *	delivered: they end with ESTALE.
+ * @features: as in struct llm_device_create
+ * @context: as in struct llm_device_create
+ * @device_id: out: N
+ * @backend_fd: out: the backend file, O_CLOEXEC
+ * @generation: out: the number of this attachment
+ *
+ * EBUSY while another backend is attached. What is read first is every session and its transcript,
+ * marked LLM_MSG_F_REPLAY, then REPLAY_END.
+ */
+struct llm_device_attach {
+	__u32 size;
+	__u32 flags;
+	__u8 name[LLM_NAME_MAX];
+	__u64 fingerprint;
+	__u64 features;
+	__u32 context;
+	__u32 device_id;
+	__s32 backend_fd;
+	__u32 generation;
+};
+
+/**
+ * struct llm_device_name - argument of LLM_IOC_DEVICE_DESTROY and LLM_IOC_DEVICE_QUIESCE
+ * @size: sizeof(struct llm_device_name)
+ * @flags: must be 0
+ * @name: the device's by-name label
+ * @deadline_ns: QUIESCE: the backend is asked to let go by then; DESTROY: must be 0
+ */
+struct llm_device_name {
+	__u32 size;
+	__u32 flags;
+	__u8 name[LLM_NAME_MAX];
+	__u64 deadline_ns;
+};
+
+/* ---- backend file ---------------------------------------------------------------------------------- */
+
+/* llm_msg.type; the body that follows the header */
+#define LLM_MSG_SESSION_OPEN  1 /* struct llm_msg_session */
+#define LLM_MSG_SESSION_CLOSE 2 /* none: nobody is left to read; drop the session and its requests */
+#define LLM_MSG_SUBMIT        3 /* struct llm_msg_submit and its parts */
+#define LLM_MSG_CANCEL        4 /* struct llm_msg_cancel */
+#define LLM_MSG_RESUME        5 /* none: a POST that got EAGAIN may be tried again */
+#define LLM_MSG_QUIESCE       6 /* struct llm_msg_quiesce: finish or not, then close the backend file */
+#define LLM_MSG_REPLAY_END    7 /* none: what follows is new */
+#define LLM_MSG_QUERY         8 /* none: socket only; answered by LLM_EVENT_INFO */
+
+/* llm_msg.flags */
+#define LLM_MSG_F_REPLAY   (1U << 0) /* SESSION_OPEN, SUBMIT: known from an earlier backend */
+#define LLM_MSG_F_FINISHED (1U << 1) /* SUBMIT: the answer is complete, it is told as history */
+#define LLM_MSG_F_LOST     (1U << 2) /* SESSION_OPEN: the transcript went over its bound */
+#define LLM_MSG_F_ALL      (LLM_MSG_F_REPLAY | LLM_MSG_F_FINISHED | LLM_MSG_F_LOST)
+
+/**
+ * struct llm_msg - header of a message to the backend
+ * @size: of the message: header, body, parts and padding
+ * @flags: LLM_MSG_F_*
+ * @type: LLM_MSG_*
+ * @generation: of the attachment; to be given back with LLM_IOC_POST. Over a socket: 0.
+ * @session_id: the open file. Over a socket: 0, the connection says it.
+ * @request_id: the request; 0 where none is meant
+ *
+ * read() gives one whole message; EMSGSIZE if the buffer is too small (llm_query.max_message is
+ * always enough). Over a socket the client sends these messages itself, one at a time: a message
+ * begins a packet and, where @size is more than the packet holds, goes on in the next ones.
+ */
+struct llm_msg {
+	__u32 size;
+	__u32 flags;
+	__u32 type;
+	__u32 generation;
+	__u64 session_id;
+	__u64 request_id;
+};
+
+/**
+ * struct llm_msg_session - body of SESSION_OPEN
+ * @uid: of the opener's credentials
+ * @gid: likewise
+ * @pid: of the opener, for people
+ * @mode: LLM_MODE_*
+ * @cgroup: id of the opener's cgroup
+ */
+struct llm_msg_session {
+	__u32 uid;
+	__u32 gid;
+	__s32 pid;
+	__u32 mode;
+	__u64 cgroup;
+};
+
+/**
+ * struct llm_msg_submit - body of SUBMIT
+ * @format: LLM_FORMAT_*
+ * @flags: LLM_SUBMIT_F_*
+ * @payload_len: bytes of the first part
+ * @deadline_ns: as in struct llm_submit
+ * @max_tokens: as in struct llm_submit
+ * @priority: as in struct llm_submit
+ * @trace_id: as in struct llm_submit
+ * @span_id: as in struct llm_submit
+ * @principal_len: bytes of the second part, at most LLM_PRINCIPAL_MAX
+ * @resume_len: bytes of the third part, at most LLM_RESUME_MAX; 0: not STARTED yet
+ * @n_ids: elements of the fourth part
+ * @finish: LLM_FINISH_* with LLM_MSG_F_FINISHED, else 0
+ * @posted_bytes: text bytes posted by TEXT and DATA events so far
+ * @seq: of the next event to be posted
+ *
+ * Four parts follow, each padded with zeroes to a multiple of 8: the payload, the principal, the
+ * resume blob, the ids (__s32) posted so far. The last two, @finish, @posted_bytes and @seq are 0
+ * unless LLM_MSG_F_REPLAY is set.
+ */
+struct llm_msg_submit {
+	__u32 format;
+	__u32 flags;
+	__u64 payload_len;
+	__u64 deadline_ns;
+	__u32 max_tokens;
+	__s32 priority;
+	__u8 trace_id[16];
+	__u8 span_id[8];
+	__u32 principal_len;
+	__u32 resume_len;
+	__u32 n_ids;
+	__u32 finish;
+	__u64 posted_bytes;
+	__u64 seq;
+};
+
+/**
+ * struct llm_msg_cancel - body of CANCEL
+ * @reason: errno: ECANCELED by the client, ETIMEDOUT deadline
+ * @__reserved: 0
+ *
+ * Overtakes other messages, never its own SUBMIT.
+ */
+struct llm_msg_cancel {
+	__s32 reason;
+	__u32 __reserved;
+};
+
+/**
+ * struct llm_msg_quiesce - body of QUIESCE
+ * @deadline_ns: after this the backend file may be taken away
+ */
+struct llm_msg_quiesce {
+	__u64 deadline_ns;
+};
+
+/**
+ * struct llm_post - hand events to readers (LLM_IOC_POST)
+ * @size: sizeof(struct llm_post)
+ * @flags: must be 0
+ * @generation: ESTALE for the whole batch if it is not this attachment's
+ * @count: records, at most LLM_POST_MAX
+ * @events: address of @count struct llm_event records, one behind the other
+ * @events_len: their bytes
+ * @results: address of @count __s32: 0, or -errno of the record of the same index: EAGAIN ring full
+ *	(wait for RESUME), EINVAL wrong seq or record, ENOENT no such unfinished request, ECANCELED
+ *	nobody reads it any more
+ *
+ * Returns 0 if the batch was looked at; each record stands for itself. A terminal event always
+ * finds room.
+ */
+struct llm_post {
+	__u32 size;
+	__u32 flags;
+	__u32 generation;
+	__u32 count;
+	__u64 events;
+	__u64 events_len;
+	__u64 results;
+};
+
+#endif /* _UAPI_LINUX_LLM_H */
