@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT
+/* Loading a model: choose the family, bind, place, stream, finish; see model.h. */
+#include "model/model.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "model/bind_internal.h"
+
+static const struct model_family *const families[] = {&family_llama, &family_qwen3,
+						      &family_qwen3_moe};
+
+static int max_int(int a, int b)
+{
+	return a > b ? a : b;
+}
+
+/* The maxima that backends size workspaces by, and the KV geometry. */
+static void plan_finish(struct model *m, int ctx)
+{
+	const struct model_config *c = &m->config;
+	struct plan *p = &m->plan;
+
+	p->hidden = c->hidden;
+	p->vocab = c->vocab;
+	p->max_pos = ctx;
+	for (int i = 0; i < p->n_ops; i++) {
+		const struct op *op = &p->ops[i];
+
+		switch (op->kind) {
+		case OP_ATTN_IN:
+			p->max_q = max_int(p->max_q, op->attn_in.n_q * op->attn_in.head_dim);
+			p->max_kv = max_int(p->max_kv, op->attn_in.n_kv * op->attn_in.head_dim);
+			p->max_heads = max_int(p->max_heads, op->attn_in.n_q);
+			break;
+		case OP_GLU:
+			p->max_width = max_int(p->max_width, (int)op->glu.gate->rows);
+			break;
+		case OP_MOE:
+			p->max_width = max_int(p->max_width, (int)op->moe.gate->rows);
+			p->max_experts = max_int(p->max_experts, op->moe.n_experts);
+			p->max_topk = max_int(p->max_topk, op->moe.top_k);
+			break;
+		default:
+			break;
+		}
+	}
+	p->n_groups = 1;
+	p->group[0] = (struct kv_group){.n_layers = c->layers,
+					.n_heads = c->n_kv,
+					.head_dim = c->head_dim,
+					.window = c->window};
+}
+
+/* Weight bytes that one decoded token reads: every matrix once, top-k of experts, one embedding row. */
+static uint64_t decode_bytes(const struct plan *p)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < p->n_ops; i++) {
+		const struct op *op = &p->ops[i];
+
+		switch (op->kind) {
+		case OP_EMBED:
+			sum += dtype_row_bytes(op->embed.w->type, op->embed.w->cols);
+			break;
+		case OP_ATTN_IN:
+			sum += op->attn_in.q->stride + op->attn_in.k->stride +
+			       op->attn_in.v->stride;
+			break;
+		case OP_PROJ:
+			sum += op->proj.w->stride;
+			break;
+		case OP_GLU:
+			sum += op->glu.gate->stride + op->glu.up->stride + op->glu.down->stride;
+			break;
+		case OP_MOE:
+			sum += op->moe.router->stride +
+			       op->moe.top_k * (op->moe.gate->stride + op->moe.up->stride +
+						op->moe.down->stride);
+			break;
+		case OP_HEAD:
+			sum += op->head.w->stride;
+			break;
+		case OP_ATTN:
+			break;
+		}
+	}
+	return sum;
+}
+
+/* FNV-1a over bytes; enough to tell models apart, not meant against forgery. */
+static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
+{
+	const uint8_t *p = data;
+
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ p[i]) * 0x100000001b3ull;
+	return h;
+}
+
+/*
+ * Configuration, names, shapes, and 64 bytes of every 4 KiB of the weights as placed (sparser above
+ * 256 MiB, so that a big model costs no more).
+ */
+static uint64_t model_hash(const struct model *m, const struct checkpoint *c)
+{
+	char *config = json_dumps(checkpoint_config(c), JSON_COMPACT | JSON_SORT_KEYS);
+	const char *base = m->weights.base;
+	size_t step = m->weights.bytes >> 16 > 4096 ? m->weights.bytes >> 16 & ~63ul : 4096;
+	uint64_t h = 0xcbf29ce484222325ull;
+
+	if (config)
+		h = hash_bytes(h, config, strlen(config));
+	free(config);
+	for (int64_t i = 0; i < checkpoint_n_tensors(c); i++) {
+		const struct tensor_info *t = checkpoint_tensor(c, i);
+
+		h = hash_bytes(h, t->name, strlen(t->name));
+		h = hash_bytes(h, t->dims, sizeof(t->dims));
+		h = hash_bytes(h, &t->type, sizeof(t->type));
+	}
+	for (size_t at = 0; at < m->weights.bytes; at += step)
+		h = hash_bytes(h, base + at,
+			       m->weights.bytes - at < 64 ? m->weights.bytes - at : 64);
+	return h;
+}
+
+static void *lazy_floats(size_t n)
+{
+	void *p = mmap(NULL, n * sizeof(float), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* Tables are virtual memory until positions are used. */
+static int rope_prepare(struct model *m, struct err *e)
+{
+	const struct rope_config *c = &m->config.rope;
+	size_t n = (size_t)m->plan.max_pos * (c->dims / 2);
+	struct rope *r = &m->rope;
+
+	r->dims = c->dims;
+	r->interleaved = c->interleaved;
+	r->inv_freq = calloc(c->dims / 2, sizeof(float));
+	r->cos = lazy_floats(n);
+	r->sin = lazy_floats(n);
+	if (!r->inv_freq || !r->cos || !r->sin)
+		return err_set(e, -ENOMEM, "rope tables: out of memory: lower --ctx");
+	rope_frequencies(c, r->inv_freq, &r->attn_factor);
+	for (int i = 0; m->rope_freqs && i < c->dims / 2; i++)
+		r->inv_freq[i] /= m->rope_freqs[i];
+	return 0;
+}
+
+static const struct model_family *family_find(const char *name)
+{
+	for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
+		if (!strcmp(families[i]->name, name))
+			return families[i];
+	return NULL;
+}
+
+static int bind_and_load(struct model *m, struct binder *b, const struct model_load_opts *o)
+{
+	static const struct tensor_name freqs = {"", "rope_freqs.weight"};
+	struct load_opts lo = {.progress = o->progress, .ctx = o->progress_ctx};
+
+	m->family->build(b, &m->config);
+	if (m->config.gguf && bind_has(b, freqs, 0))
+		bind_vector(b, (const float **)&m->rope_freqs, freqs, 0, m->config.rope.dims / 2);
+	m->weight = b->weight;
+	m->n_weights = b->n_weights;
+	m->params = b->params;
+	if (b->rc)
+		return b->rc;
+	b->rc = placement_alloc(&m->weights, b->bytes, o->node, b->e);
+	if (b->rc)
+		return b->rc;
+	binder_place(b, m->weights.base);
+	return weights_load(b->c, b->item, b->n_items, &lo, &m->load, b->e);
+}
+
+int model_load(struct model **out, const struct checkpoint *c, struct backend *backend,
+	       const struct model_load_opts *o, struct err *e)
+{
+	struct model *m = calloc(1, sizeof(*m));
+	struct binder b = {.c = c, .backend = backend, .model = m, .e = e};
+	int ctx, rc;
+
+	if (!m)
+		return err_set(e, -ENOMEM, "model: out of memory: free some");
+	m->plan.ops = calloc(PLAN_MAX_OPS, sizeof(*m->plan.ops));
+	rc = m->plan.ops ? model_config_read(&m->config, c, e)
+			 : err_set(e, -ENOMEM, "model: out of memory: free some");
+	if (rc)
+		goto fail;
+	ctx = o->ctx ? o->ctx : m->config.max_pos;
+	if (ctx > m->config.max_pos) {
+		rc = err_set(e, -EINVAL, "%s: context %d: the model was made for %d: lower --ctx",
+			     checkpoint_path(c), ctx, m->config.max_pos);
+		goto fail;
+	}
+	m->family = family_find(m->config.family);
+	rc = bind_and_load(m, &b, o);
+	binder_free(&b);
+	if (rc)
+		goto fail;
+	plan_finish(m, ctx);
+	m->bytes_per_token = decode_bytes(&m->plan);
+	m->fingerprint = model_hash(m, c);
+	rc = rope_prepare(m, e);
+	if (rc)
+		goto fail;
+	*out = m;
+	return 0;
+fail:
+	model_free(m);
+	return rc;
+}
+
+void model_free(struct model *m)
+{
+	size_t table = (size_t)m->plan.max_pos * (m->rope.dims / 2) * sizeof(float);
+
+	if (m->rope.cos)
+		munmap(m->rope.cos, table);
+	if (m->rope.sin)
+		munmap(m->rope.sin, table);
+	free(m->rope.inv_freq);
+	for (int i = 0; i < m->n_weights; i++)
+		free(m->weight[i]);
+	free(m->weight);
+	if (m->weights.base)
+		placement_free(&m->weights);
+	free(m->plan.ops);
+	free(m);
+}
