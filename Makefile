@@ -41,7 +41,7 @@ LDFLAGS  += $(SANFLAGS)
 # ---- sources: a new .c file in one of these folders is picked up by itself ------------------------
 
 RT_DIRS  := runtime/base runtime/weights runtime/text runtime/model runtime/backend \
-	    runtime/backend/ref runtime/backend/cpu runtime/engine kernels/ref
+	    runtime/backend/ref runtime/backend/cpu runtime/engine runtime/transport kernels/ref
 RT_SRC   := $(foreach d,$(RT_DIRS),$(wildcard $(d)/*.c)) $(filter-out %_avx2.c %_avx512.c %_neon.c,$(wildcard kernels/cpu/*.c))
 ifeq ($(ARCH),x86_64)
 RT_SRC   += $(wildcard kernels/cpu/*_avx2.c kernels/cpu/*_avx512.c)
@@ -49,8 +49,11 @@ endif
 ifeq ($(ARCH),aarch64)
 RT_SRC   += $(wildcard kernels/cpu/*_neon.c)
 endif
-LIB_SRC  := $(wildcard runtime/lib/*.c)
-DAEMON_SRC := $(wildcard runtime/llmdevd/*.c runtime/transport/*.c)
+# The daemon without its main(): in the library, so that unit tests and llmctl chat can use it.
+RT_SRC   += $(filter-out %/main.c,$(wildcard runtime/llmdevd/*.c))
+# libllmdev stands alone: it brings the two files that it shares with the runtime.
+LIB_SRC  := $(wildcard runtime/lib/*.c) runtime/transport/message.c runtime/base/err.c
+DAEMON_SRC := $(wildcard runtime/llmdevd/main.c)
 CTL_SRC  := $(wildcard tools/llmctl/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 
@@ -86,7 +89,7 @@ $(DEV_LIB): $(call obj,$(LIB_SRC))
 	$(say) AR $@
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-$(O)/llmdevd: $(call obj,$(DAEMON_SRC)) $(RT_LIB)
+$(O)/llmdevd: $(call obj,$(DAEMON_SRC)) $(DEV_LIB) $(RT_LIB)
 	$(say) LD $@
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
