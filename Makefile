@@ -1,19 +1,38 @@
 # SPDX-License-Identifier: MIT
 #
 # llmdev: `make help` lists the targets. Everything is built under $(O) (default: build).
+#
+# A new .c file in one of the folders below is picked up by itself. Targets of one area alone stand
+# in that area's rules.mk (included at the end); for `make check` it may append to
+#   CHECK_BUILD   targets to build first
+#   CHECK_RUN     programs that speak TAP, run from the repository's root by tests/run
+# Both are left out of `make SAN=1 check`, which runs the unit and end-to-end tests.
 
+VERSION  := 0.1.0
 O        ?= build
 PREFIX   ?= /usr/local
+LIBDIR   ?= $(PREFIX)/lib
 DESTDIR  ?=
 V        ?= 0
 SAN      ?= 0
+CROSS_COMPILE ?=
 
-ifeq ($(origin CC),default)
-CC := gcc
+MAKEFLAGS += -r --no-print-directory
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+ifneq ($(filter default undefined,$(origin CC)),)
+CC := $(CROSS_COMPILE)gcc
 endif
-AR       ?= ar
-CLANG    ?= clang
-ARCH     := $(shell $(CC) -dumpmachine | cut -d- -f1)
+ifneq ($(filter default undefined,$(origin AR)),)
+AR := $(CROSS_COMPILE)ar
+endif
+CLANG      ?= clang
+PKG_CONFIG ?= $(CROSS_COMPILE)pkg-config
+# The compiler may be missing still: `make deps`, `run` and `check` install it, then start make anew.
+ARCH     := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
+IS_CLANG := $(findstring clang,$(shell $(CC) --version 2>/dev/null))
 
 ifeq ($(SAN),1)
 ifeq ($(O),build)
@@ -30,7 +49,8 @@ Q := @
 say = @printf '  %-7s %s\n'
 endif
 
-WARN     := -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes -Wshadow=local \
+WARN     := -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes \
+	    $(if $(IS_CLANG),-Wshadow,-Wshadow=local) \
 	    -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare
 CPPFLAGS += -D_GNU_SOURCE -Iruntime -I. -Iuapi
 CFLAGS   ?= -O2 -g
@@ -38,28 +58,38 @@ override CFLAGS += -std=gnu11 $(WARN) -fno-strict-aliasing -ffp-contract=off -pt
 LDLIBS   += -luring -lnuma -ljansson -lpcre2-8 -lm -lpthread
 LDFLAGS  += $(SANFLAGS)
 
-# ---- sources: a new .c file in one of these folders is picked up by itself ------------------------
+# Optional libraries: without one its feature is off, and `make` says so.
+ifeq ($(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo y),y)
+SYSTEMD_CPPFLAGS := -DHAVE_LIBSYSTEMD
+SYSTEMD_LDLIBS   := -lsystemd
+else
+OFF += "libsystemd: llmdevd will not tell systemd when it is ready"
+endif
+
+# ---- sources --------------------------------------------------------------------------------------
 
 RT_DIRS  := runtime/base runtime/weights runtime/text runtime/model runtime/backend \
-	    runtime/backend/ref runtime/backend/cpu runtime/engine runtime/transport kernels/ref
-RT_SRC   := $(foreach d,$(RT_DIRS),$(wildcard $(d)/*.c)) $(filter-out %_avx2.c %_avx512.c %_neon.c,$(wildcard kernels/cpu/*.c))
+	    runtime/backend/ref runtime/backend/cpu runtime/engine kernels/ref
+RT_SRC   := $(foreach d,$(RT_DIRS),$(wildcard $(d)/*.c)) \
+	    $(filter-out %_avx2.c %_avx512.c %_neon.c,$(wildcard kernels/cpu/*.c))
 ifeq ($(ARCH),x86_64)
 RT_SRC   += $(wildcard kernels/cpu/*_avx2.c kernels/cpu/*_avx512.c)
 endif
 ifeq ($(ARCH),aarch64)
 RT_SRC   += $(wildcard kernels/cpu/*_neon.c)
 endif
-# The daemon without its main(): in the library, so that unit tests and llmctl chat can use it.
-RT_SRC   += $(filter-out %/main.c,$(wildcard runtime/llmdevd/*.c))
-# libllmdev stands alone: it brings the two files that it shares with the runtime.
-LIB_SRC  := $(wildcard runtime/lib/*.c) runtime/transport/message.c runtime/base/err.c
-DAEMON_SRC := $(wildcard runtime/llmdevd/main.c)
+LIB_SRC  := $(wildcard runtime/lib/*.c)
+DAEMON_SRC := $(wildcard runtime/llmdevd/*.c runtime/transport/*.c)
 CTL_SRC  := $(wildcard tools/llmctl/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
+E2E      := $(wildcard tests/e2e/*.sh)
 
 obj       = $(patsubst %.c,$(O)/%.o,$(1))
 RT_LIB   := $(O)/libllmrt.a
 DEV_LIB  := $(O)/libllmdev.a
+# The daemon's and llmctl's parts as archives too, so that unit tests can link what they test.
+DAEMON_LIB := $(O)/llmdevd.a
+CTL_LIB  := $(O)/llmctl.a
 BINS     := $(if $(DAEMON_SRC),$(O)/llmdevd) $(if $(CTL_SRC),$(O)/llmctl)
 UNIT     := $(patsubst tests/unit/%.c,$(O)/tests/%,$(UNIT_SRC))
 
@@ -67,10 +97,23 @@ ISA_avx2   := -mavx2 -mfma -mf16c
 ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c
 ISA_neon   := -march=armv8.6-a+dotprod+i8mm+bf16+fp16
 
-.PHONY: all
-all: $(BINS) $(DEV_LIB)
+# ---- compiling ------------------------------------------------------------------------------------
 
-$(O)/%.o: %.c
+.PHONY: all
+all: $(BINS) $(DEV_LIB) ## build the programs and the client library
+
+# $(call changed,TEXT): keeps the target's content equal to TEXT and its time stamp where it was if
+# nothing changed. What depends on it is rebuilt when flags or lists of sources change.
+changed = @mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' >$@
+.PHONY: FORCE
+FORCE:
+$(O)/.flags: FORCE
+	$(call changed,$(CC) $(CPPFLAGS) $(SYSTEMD_CPPFLAGS) $(CFLAGS))
+$(O)/.sources: FORCE
+	$(call changed,$(RT_SRC) $(LIB_SRC) $(DAEMON_SRC) $(CTL_SRC) $(LDFLAGS) $(LDLIBS))
+	@for what in $(OFF); do echo "  off: $$what"; done
+
+$(O)/%.o: %.c $(O)/.flags
 	$(say) CC $<
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(isa) -MMD -MP -c -o $@ $<
@@ -80,36 +123,112 @@ $(O)/kernels/cpu/%_avx512.o: isa = $(ISA_avx512)
 $(O)/kernels/cpu/%_neon.o: isa = $(ISA_neon)
 # Kernels live on their inner loops; everything else is -O2.
 $(O)/kernels/%.o: override CFLAGS += -O3
+$(call obj,$(DAEMON_SRC)): CPPFLAGS += $(SYSTEMD_CPPFLAGS)
 
-$(RT_LIB): $(call obj,$(RT_SRC))
+define archive
 	$(say) AR $@
-	$(Q)rm -f $@ && $(AR) rcs $@ $^
+	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
+endef
+$(RT_LIB): $(call obj,$(RT_SRC)) $(O)/.sources
+	$(archive)
+$(DEV_LIB): $(call obj,$(LIB_SRC)) $(O)/.sources
+	$(archive)
+$(DAEMON_LIB): $(call obj,$(DAEMON_SRC)) $(O)/.sources
+	$(archive)
+$(CTL_LIB): $(call obj,$(CTL_SRC)) $(O)/.sources
+	$(archive)
 
-$(DEV_LIB): $(call obj,$(LIB_SRC))
-	$(say) AR $@
-	$(Q)rm -f $@ && $(AR) rcs $@ $^
-
-$(O)/llmdevd: $(call obj,$(DAEMON_SRC)) $(DEV_LIB) $(RT_LIB)
-	$(say) LD $@
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-
-$(O)/llmctl: $(call obj,$(CTL_SRC)) $(DEV_LIB) $(RT_LIB)
-	$(say) LD $@
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -ledit
-
-$(O)/tests/test_%: $(O)/tests/unit/test_%.o $(DEV_LIB) $(RT_LIB)
+define link
 	$(say) LD $@
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
+endef
+$(O)/llmdevd: $(call obj,$(DAEMON_SRC)) $(DEV_LIB) $(RT_LIB)
+	$(link) $(SYSTEMD_LDLIBS)
+$(O)/llmctl: $(call obj,$(CTL_SRC)) $(DEV_LIB) $(RT_LIB)
+	$(link) -ledit
+$(O)/tests/test_%: $(O)/tests/unit/test_%.o $(CTL_LIB) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
+	$(link) $(SYSTEMD_LDLIBS)
+
+# ---- using it -------------------------------------------------------------------------------------
+
+NPROC := $(shell nproc 2>/dev/null || echo 1)
+# A make that was not told -j uses every core.
+JOBS   = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(NPROC))
+
+# Optional libraries are looked for when a Makefile is read: after installing, make starts anew.
+.PHONY: deps
+deps: ## install what building, running and testing need (asks on a terminal)
+	$(Q)tools/deps check
+
+.PHONY: run
+run: ## build, start llmdevd on the built-in model and ask it something
+	$(Q)tools/deps run
+	$(Q)$(MAKE) $(JOBS) all
+	$(Q)LLMDEV_BUILD=$(O) tools/run-demo
+
+.PHONY: check
+check: ## every test; SAN=1: unit and end-to-end tests under ASan and UBSan
+	$(Q)tools/deps check
+	$(Q)$(MAKE) $(JOBS) check-build
+	$(Q)$(MAKE) check-run
 
 .PHONY: unit
-unit: $(UNIT)
+unit: $(UNIT) ## build the unit tests ($(O)/tests/test_*; run them with tests/run)
+
+# ---- installing -----------------------------------------------------------------------------------
+
+SYSTEMD_DIR := $(PREFIX)/lib/systemd/system
+# mode:source:destination, one word a file; the same list serves install and uninstall.
+INSTALL  = 755:$(O)/llmctl:$(PREFIX)/bin/llmctl \
+	   755:$(O)/llmdevd:$(PREFIX)/sbin/llmdevd \
+	   644:$(DEV_LIB):$(LIBDIR)/libllmdev.a \
+	   644:runtime/lib/llmdev.h:$(PREFIX)/include/llmdev.h \
+	   644:uapi/llm.h:$(PREFIX)/include/llm.h \
+	   644:$(O)/contrib/llmdev.pc:$(LIBDIR)/pkgconfig/llmdev.pc \
+	   644:contrib/llmctl.bash:$(PREFIX)/share/bash-completion/completions/llmctl \
+	   644:$(O)/contrib/llmdevd@.service:$(SYSTEMD_DIR)/llmdevd@.service \
+	   644:contrib/sysusers.conf:$(PREFIX)/lib/sysusers.d/llmdev.conf \
+	   $(foreach f,$(wildcard docs/man/*.1),644:$(f):$(PREFIX)/share/man/man1/$(notdir $(f))) \
+	   $(foreach f,$(wildcard docs/man/*.8),644:$(f):$(PREFIX)/share/man/man8/$(notdir $(f))) \
+	   $(foreach f,$(wildcard tools/demo/model/*),644:$(f):$(PREFIX)/share/llmdev/demo/$(notdir $(f)))
+
+# Files that name where things were installed: made anew each time, PREFIX may differ.
+$(O)/contrib/%: contrib/%.in FORCE
+	@mkdir -p $(@D)
+	$(Q)sed 's|@PREFIX@|$(PREFIX)|g; s|@LIBDIR@|$(LIBDIR)|g; s|@VERSION@|$(VERSION)|g' $< >$@
+
+.PHONY: install
+install: all $(O)/contrib/llmdev.pc $(O)/contrib/llmdevd@.service ## install under $(DESTDIR)$(PREFIX)
+	$(Q)set -e; for f in $(INSTALL); do \
+		mode=$${f%%:*}; f=$${f#*:}; \
+		install -D -m $$mode "$${f%%:*}" "$(DESTDIR)$${f#*:}"; \
+	done
+	$(say) INSTALL $(DESTDIR)$(PREFIX)
+
+.PHONY: uninstall
+uninstall: ## remove what install put there
+	$(Q)for f in $(INSTALL); do rm -f "$(DESTDIR)$${f##*:}"; done
+	$(Q)rmdir "$(DESTDIR)$(PREFIX)/share/llmdev/demo" "$(DESTDIR)$(PREFIX)/share/llmdev" 2>/dev/null || :
+	$(say) REMOVE $(DESTDIR)$(PREFIX)
 
 .PHONY: clean
-clean:
+clean: ## remove $(O)
 	$(Q)rm -rf $(O)
 
--include $(wildcard $(patsubst %.c,$(O)/%.d,$(RT_SRC) $(LIB_SRC) $(DAEMON_SRC) $(CTL_SRC) $(UNIT_SRC)))
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  O=DIR build there; V=1 show commands; SAN=1 sanitizers; PREFIX=DIR, DESTDIR=DIR for install;'
+	@echo '  CC=clang; CROSS_COMPILE=aarch64-linux-gnu-'
 
-# Each area keeps its own targets (docs/CONTRIBUTING says which).
+-include $(patsubst %.c,$(O)/%.d,$(RT_SRC) $(LIB_SRC) $(DAEMON_SRC) $(CTL_SRC) $(UNIT_SRC))
+
+# Each area keeps its own targets.
 -include $(sort $(wildcard tests/*/rules.mk tools/*/rules.mk kernels/rules.mk kmod/rules.mk))
+
+.PHONY: check-build check-run
+check-build: all unit $(if $(filter 1,$(SAN)),,$(CHECK_BUILD))
+check-run:
+	$(Q)LLMDEV_BUILD=$(O) tests/run $(UNIT) $(E2E) $(if $(filter 1,$(SAN)),,$(CHECK_RUN))
