@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+# Bash completion of llmctl: commands, then their options and files. The commands are asked from
+# llmctl itself; options are read from `llmctl COMMAND --help`, so neither can grow stale.
+
+_llmctl() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
+
+	if ((COMP_CWORD == 1)); then
+		mapfile -t COMPREPLY < <(compgen -W "$(llmctl help 2>/dev/null |
+			sed -nE 's/^  ([a-z]+) .*/\1/p') help" -- "$cur")
+		return
+	fi
+	case $prev in
+	--backend)
+		mapfile -t COMPREPLY < <(compgen -W 'auto cpu ref' -- "$cur")
+		return
+		;;
+	--kv-type)
+		mapfile -t COMPREPLY < <(compgen -W 'f32 bf16' -- "$cur")
+		return
+		;;
+	esac
+	if [[ $cur == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(llmctl "$command" --help 2>&1 |
+			grep -oE '(^|[^a-z-])--?[a-z][a-z-]*' | grep -oE -- '--?[a-z][a-z-]*' | sort -u)" -- "$cur")
+	elif [[ $command == bench && $COMP_CWORD -eq 2 ]]; then
+		mapfile -t COMPREPLY < <(compgen -W 'load decode prefill' -- "$cur")
+	else
+		compopt -o filenames 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+	fi
+}
+complete -F _llmctl llmctl
