@@ -209,6 +209,7 @@ struct backend_opts {
 struct backend {
 	const char *name;               /* "ref", "cpu" */
 	char detail[64];                /* for people: "AVX-512 VNNI BF16, 2 threads" */
+	const char *isa;                /* what decides the arithmetic: "avx512"; part of the fingerprint */
 	bool row_invariant;
 	/*
 	 * How a matrix [rows][cols] of this type is to be stored. -EOPNOTSUPP with a message if

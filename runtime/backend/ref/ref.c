@@ -328,6 +328,7 @@ struct backend *backend_ref_create(const struct backend_opts *o, struct err *e)
 	b->base = (struct backend){
 		.name = "ref",
 		.detail = "plain C, 1 thread",
+		.isa = "generic",
 		.row_invariant = true,
 		.weight_layout = ref_weight_layout,
 		.workspace_bytes = ref_workspace_bytes,

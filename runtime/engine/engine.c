@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: MIT
+/* Opening and closing an engine, its facts, and the single forward pass; see engine.h. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine_internal.h"
+
+#define DEFAULT_CHUNK 256
+#define DEFAULT_SEQS  16
+
+/* MemAvailable in bytes, 0 if unknown. */
+static uint64_t mem_available(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	unsigned long long kib = 0;
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib * 1024;
+}
+
+static int open_backend(struct engine *en, const struct engine_opts *o, struct err *e)
+{
+	const char *name = o->backend ? o->backend : "auto";
+	struct backend_opts b = {.threads = o->threads, .exact = o->exact};
+
+	b.kv_type = o->kv_type >= 0 ? (enum kv_type)o->kv_type : o->exact ? KV_F32 : KV_BF16;
+	if (!strcmp(name, "ref"))
+		en->backend = backend_ref_create(&b, e);
+	else if (!strcmp(name, "cpu") || !strcmp(name, "auto"))
+		en->backend = backend_cpu_create(&b, e);
+	else
+		return err_set(e, -EINVAL, "backend: \"%s\" is unknown: use auto, cpu or ref",
+			       name);
+	en->kv.pool.type = b.kv_type;
+	return en->backend ? 0 : -EINVAL;
+}
+
+static void model_progress(void *ctx, uint64_t done, uint64_t total)
+{
+	const struct engine_opts *o = ctx;
+
+	if (o->progress)
+		o->progress(o->progress_ctx, "loading weights", done, total);
+}
+
+static int load_model(struct engine *en, const struct engine_opts *o, struct err *e)
+{
+	struct model_load_opts lo = {.ctx = o->ctx,
+				     .node = -1,
+				     .progress = model_progress,
+				     .progress_ctx = (void *)o};
+
+	return model_load(&en->model, en->checkpoint, en->backend, &lo, e);
+}
+
+static int open_text(struct engine *en, struct err *e)
+{
+	const struct model_config *c = &en->model->config;
+	int rc = tokenizer_open(&en->tokenizer, en->checkpoint, e);
+
+	if (rc == -ENOENT)
+		en->tokenizer = NULL; /* ids only */
+	else if (rc)
+		return rc;
+	memcpy(en->eos, c->eos, c->n_eos * sizeof(*c->eos));
+	en->n_eos = c->n_eos;
+	if (!en->tokenizer)
+		return 0;
+	en->n_eos += tokenizer_eos(en->tokenizer, en->eos + en->n_eos, 7);
+	en->chat = chat_detect(en->checkpoint, en->tokenizer);
+	if (en->chat != CHAT_NONE && chat_stop_id(en->chat, en->tokenizer) >= 0)
+		en->eos[en->n_eos++] = chat_stop_id(en->chat, en->tokenizer);
+	return 0;
+}
+
+/*
+ * How many pages: what was asked for, else one full context for every request that may run, within
+ * a quarter of the memory that is left, but at least one context. The context itself is lowered
+ * (where the user gave none) to what half of the memory holds.
+ */
+static int size_kv(struct engine *en, const struct engine_opts *o, struct err *e)
+{
+	struct plan *p = &en->model->plan;
+	size_t page = kv_page_bytes(p, en->kv.pool.type);
+	uint64_t left = mem_available();
+	uint64_t pages, per_ctx = kv_pages_for(p->max_pos);
+
+	if (!o->ctx && left && per_ctx * page > left / 2) {
+		per_ctx = left / 2 / page;
+		if (!per_ctx)
+			return err_set(e, -ENOMEM,
+				       "KV cache: %zu bytes for %d tokens, %llu bytes are "
+				       "available: free memory",
+				       page, KV_PAGE_TOKENS, (unsigned long long)left);
+		p->max_pos = (int)per_ctx * KV_PAGE_TOKENS;
+	}
+	en->ctx = p->max_pos;
+	pages = o->kv_bytes / page;
+	if (!o->kv_bytes) {
+		pages = per_ctx * en->max_seqs;
+		if (pages * page > left / 4)
+			pages = left / 4 / page;
+		if (pages < per_ctx)
+			pages = per_ctx;
+	}
+	if (pages < 1 || pages > INT32_MAX / KV_PAGE_TOKENS)
+		return err_set(e, -EINVAL,
+			       "KV cache: %zu bytes asked for: a page of %d tokens takes %zu",
+			       o->kv_bytes, KV_PAGE_TOKENS, page);
+	return kv_init(&en->kv, p, en->kv.pool.type, (int)pages, e);
+}
+
+static int alloc_batch(struct engine *en, struct err *e)
+{
+	int vocab = en->model->plan.vocab;
+
+	en->max_rows = en->chunk + en->max_seqs;
+	en->max_out = en->max_seqs;
+	en->running = calloc(en->max_seqs, sizeof(*en->running));
+	en->batch_ids = calloc(en->max_rows, sizeof(*en->batch_ids));
+	en->batch_seq = calloc(en->max_seqs, sizeof(*en->batch_seq));
+	en->batch_out = calloc(en->max_out, sizeof(*en->batch_out));
+	en->batch_out_req = calloc(en->max_seqs, sizeof(*en->batch_out_req));
+	en->logits = calloc((size_t)en->max_out * vocab, sizeof(*en->logits));
+	if (!en->running || !en->batch_ids || !en->batch_seq || !en->batch_out ||
+	    !en->batch_out_req || !en->logits)
+		return err_set(e, -ENOMEM, "batch: out of memory: lower --chunk");
+	return sampler_init(&en->sampler, vocab, e);
+}
+
+static void set_name(struct engine *en)
+{
+	const char *given = json_string_value(
+		json_object_get(checkpoint_config(en->checkpoint), "general.name"));
+	const char *path = checkpoint_path(en->checkpoint);
+	size_t len = strlen(path);
+
+	while (len > 1 && path[len - 1] == '/')
+		len--;
+	while (!given && len && memrchr(path, '/', len) && path[len - 1] != '/') {
+		const char *slash = memrchr(path, '/', len);
+
+		len -= slash + 1 - path;
+		path = slash + 1;
+	}
+	if (given)
+		snprintf(en->name, sizeof(en->name), "%s", given);
+	else
+		snprintf(en->name, sizeof(en->name), "%.*s", (int)len, path);
+}
+
+static uint64_t mix(uint64_t h, const char *s)
+{
+	for (; *s; s++)
+		h = (h ^ (unsigned char)*s) * 0x100000001b3ull;
+	return h;
+}
+
+static void fill_info(struct engine *en, const struct engine_opts *o)
+{
+	const struct model *m = en->model;
+	struct engine_info *i = &en->info;
+
+	set_name(en);
+	i->model = en->name;
+	i->family = m->family->name;
+	i->backend = en->backend->name;
+	i->detail = en->backend->detail;
+	i->placement = "anonymous memory";
+	i->vocab = m->plan.vocab;
+	i->ctx = en->ctx;
+	i->layers = m->config.layers;
+	i->hidden = m->config.hidden;
+	i->params = m->params;
+	i->weight_bytes = m->weights.bytes;
+	i->bytes_per_token = m->bytes_per_token;
+	i->kv_bytes_per_token = en->kv.page_bytes / KV_PAGE_TOKENS;
+	i->kv_bytes = (uint64_t)en->kv.page_bytes * en->kv.n_pages;
+	i->row_invariant = en->backend->row_invariant;
+	i->load = m->load;
+	/* Threads do not matter to a row-invariant backend; ISA, mode and KV type do. */
+	i->fingerprint = mix(mix(m->fingerprint, en->backend->name), en->backend->isa);
+	i->fingerprint = mix(i->fingerprint, o->exact ? "exact" : "default");
+	i->fingerprint = mix(i->fingerprint, en->kv.pool.type == KV_F32 ? "f32" : "bf16");
+	i->fingerprint ^= en->tokenizer ? (uint64_t)tokenizer_n_vocab(en->tokenizer) << 32 : 0;
+	i->temperature = m->config.temperature;
+	i->top_p = m->config.top_p;
+	i->min_p = m->config.min_p;
+	i->top_k = m->config.top_k;
+}
+
+int engine_open(struct engine **out, const struct engine_opts *o, struct err *e)
+{
+	struct engine *en = calloc(1, sizeof(*en));
+	int rc;
+
+	if (!en)
+		return err_set(e, -ENOMEM, "engine: out of memory: free some");
+	en->chunk = o->chunk > 0 ? o->chunk : DEFAULT_CHUNK;
+	en->max_seqs = o->max_seqs > 0 ? o->max_seqs : DEFAULT_SEQS;
+	rc = checkpoint_open(&en->checkpoint, o->model, e);
+	if (!rc)
+		rc = open_backend(en, o, e);
+	if (!rc)
+		rc = load_model(en, o, e);
+	if (!rc)
+		rc = size_kv(en, o, e);
+	if (!rc)
+		rc = open_text(en, e);
+	if (!rc)
+		rc = alloc_batch(en, e);
+	if (!rc)
+		rc = en->backend->prepare(en->backend, &en->model->plan, en->max_rows, en->max_out,
+					  e);
+	if (rc) {
+		engine_close(en);
+		return rc;
+	}
+	fill_info(en, o);
+	*out = en;
+	return 0;
+}
+
+void engine_close(struct engine *en)
+{
+	if (!en)
+		return;
+	while (en->running && en->n_running)
+		request_end(en->running[0], &(struct engine_event){.kind = ENGINE_DONE,
+								   .finish = FINISH_CANCELLED});
+	while (en->waiting)
+		request_end(en->waiting, &(struct engine_event){.kind = ENGINE_DONE,
+								.finish = FINISH_CANCELLED});
+	while (en->sessions)
+		engine_session_close(en->sessions);
+	free(en->running);
+	free(en->batch_ids);
+	free(en->batch_seq);
+	free(en->batch_out);
+	free(en->batch_out_req);
+	free(en->logits);
+	sampler_free(&en->sampler);
+	kv_free(&en->kv);
+	if (en->tokenizer)
+		tokenizer_close(en->tokenizer);
+	if (en->model)
+		model_free(en->model);
+	if (en->backend)
+		en->backend->destroy(en->backend);
+	if (en->checkpoint)
+		checkpoint_close(en->checkpoint);
+	free(en);
+}
+
+const struct engine_info *engine_info(const struct engine *en)
+{
+	return &en->info;
+}
+
+const struct tokenizer *engine_tokenizer(const struct engine *en)
+{
+	return en->tokenizer;
+}
+
+enum chat_format engine_chat_format(const struct engine *en)
+{
+	return en->chat;
+}
+
+const struct checkpoint *engine_checkpoint(const struct engine *en)
+{
+	return en->checkpoint;
+}
+
+void sampling_default(struct sampling *s, const struct engine *en)
+{
+	*s = (struct sampling){
+		.temperature = (float)en->info.temperature,
+		.top_k = en->info.top_k,
+		.top_p = (float)en->info.top_p,
+		.min_p = (float)en->info.min_p,
+		.repeat_penalty = 1,
+	};
+}
+
+static int check_logits_args(struct engine *en, const int32_t *ids, size_t n_ids,
+			     const int32_t *positions, size_t n, struct err *e)
+{
+	if (!n_ids || n_ids > (size_t)en->ctx)
+		return err_set(e, -E2BIG, "tokens: %zu: 1 to %d fit the context", n_ids, en->ctx);
+	for (size_t i = 0; i < n_ids; i++)
+		if (ids[i] < 0 || ids[i] >= en->info.vocab)
+			return err_set(e, -EINVAL, "tokens: id %d: the vocabulary has 0..%d",
+				       ids[i], en->info.vocab - 1);
+	for (size_t i = 0; i < n; i++)
+		if (positions[i] < 0 || (size_t)positions[i] >= n_ids ||
+		    (i && positions[i] <= positions[i - 1]))
+			return err_set(e, -EINVAL, "positions: %d: ascending, 0 to %zu",
+				       positions[i], n_ids - 1);
+	return 0;
+}
+
+int engine_logits(struct engine *en, const int32_t *ids, size_t n_ids, const int32_t *positions,
+		  size_t n, float *out, struct err *e)
+{
+	int rc = check_logits_args(en, ids, n_ids, positions, n, e);
+	struct session *s = NULL;
+	size_t done = 0;
+
+	if (!rc)
+		rc = engine_session_open(en, &s, e);
+	if (rc)
+		return rc;
+	session_make_room(en, kv_pages_for((int)n_ids));
+	if (!session_reserve(s, (int)n_ids))
+		rc = err_set(e, -ENOSPC, "KV cache: no room for %zu tokens: raise its size", n_ids);
+	model_rope_extend(en->model, (int)n_ids);
+	for (size_t pos = 0; !rc && pos < n_ids;) {
+		int len = n_ids - pos < (size_t)en->chunk ? (int)(n_ids - pos) : en->chunk;
+		struct batch_seq q = {.n_tok = len, .pos0 = (int)pos};
+		struct batch b = {.ids = ids + pos,
+				  .n_seq = 1,
+				  .seq = &q,
+				  .out_row = en->batch_out};
+
+		for (int g = 0; g < en->model->plan.n_groups; g++)
+			q.pages[g] = s->pages;
+		for (; done + b.n_out < n && positions[done + b.n_out] < (int)pos + q.n_tok;
+		     b.n_out++) {
+			if (b.n_out == en->max_out) { /* no more outputs: a shorter chunk */
+				q.n_tok = positions[done + b.n_out] - (int)pos;
+				break;
+			}
+			en->batch_out[b.n_out] = positions[done + b.n_out] - (int)pos;
+		}
+		b.n_tok = q.n_tok;
+		en->backend->forward(en->backend, &en->model->plan, &en->kv.pool, &b,
+				     out + done * en->info.vocab);
+		done += b.n_out;
+		pos += q.n_tok;
+	}
+	engine_session_close(s);
+	return rc;
+}
