@@ -17,12 +17,12 @@
 #include "base/err.h"
 #include "weights/dtype.h"
 
-#define TENSOR_MAX_DIMS 4
+#define TENSOR_MAX_DIMS 8       /* GGUF: 4; safetensors of vision towers have 5 (conv3d) */
 
 struct tensor_info {
 	const char *name;
 	enum dtype type;
-	int n_dims;                     /* 0 (scalar) .. 4 */
+	int n_dims;                     /* 0 (scalar) .. TENSOR_MAX_DIMS */
 	int64_t dims[TENSOR_MAX_DIMS];  /* slowest first, as safetensors: Linear = [out, in] */
 	int file;                       /* index into checkpoint_files() */
 	uint64_t offset;                /* absolute in that file */
@@ -57,9 +57,11 @@ const struct tensor_info *checkpoint_find(const struct checkpoint *c, const char
 /*
  * HF: the parsed config.json. GGUF: every metadata key as a member of one object
  * ("qwen3.block_count": 28), arrays as arrays, except the big tokenizer arrays
- * (tokenizer.ggml.tokens/scores/token_type/merges) which are reached by gguf_array() below.
- * Borrowed reference.
+ * (tokenizer.ggml.tokens/scores/token_type/merges) and any other of more than GGUF_JSON_ARRAY_MAX
+ * elements (or beyond a million of them in all), which are reached by checkpoint_gguf_array().
+ * NaN and infinities become null, a u64 beyond INT64_MAX becomes a real. Borrowed reference.
  */
+#define GGUF_JSON_ARRAY_MAX 65536
 const json_t *checkpoint_config(const struct checkpoint *c);
 /* generation_config.json if there is one (HF), else NULL. Borrowed reference. */
 const json_t *checkpoint_generation_config(const struct checkpoint *c);
@@ -72,9 +74,13 @@ struct gguf_array {
 	uint64_t count;
 	const uint8_t *data;    /* numbers: packed little endian, unaligned; strings: see gguf_array_str */
 };
-/* -ENOENT without such a key, -EINVAL if it is no array. */
+/* Any array of the metadata, small ones too. -ENOENT without such a key, -EINVAL if it is none. */
 int checkpoint_gguf_array(const struct checkpoint *c, const char *key, struct gguf_array *a);
-/* Walk a string array: *p starts at a->data; returns the bytes and length (no NUL), advances *p. */
+/*
+ * Walk a string array: *p starts at a->data; returns the bytes and length (no NUL), advances *p.
+ * At most a->count calls: the lengths were checked when the file was opened. The bytes may be
+ * anything (vocabularies hold partial UTF-8).
+ */
 const char *gguf_array_str(const uint8_t **p, uint64_t *len);
 
 #endif

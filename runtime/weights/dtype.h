@@ -21,7 +21,11 @@ enum dtype {
 	DTYPE_Q4_K = 12,
 	DTYPE_Q6_K = 14,
 	DTYPE_BF16 = 30,
-	/* not used by any weight yet, but legal in a safetensors file */
+	/*
+	 * No kernel yet, but legal in a file: its header is read, and binding such a tensor as a
+	 * weight fails with the type's name. ggml types without a name here (Q5_K ...) are known to
+	 * dtype_info() by their number.
+	 */
 	DTYPE_I8 = 24,
 	DTYPE_I16 = 25,
 	DTYPE_I32 = 26,
@@ -31,6 +35,11 @@ enum dtype {
 	DTYPE_BOOL = 101,
 	DTYPE_F8_E4M3 = 102,
 	DTYPE_F8_E5M2 = 103,
+	DTYPE_F8_E8M0 = 104,
+	DTYPE_F4 = 105,         /* E2M1, two to a byte */
+	DTYPE_U16 = 106,
+	DTYPE_U32 = 107,
+	DTYPE_U64 = 108,
 };
 
 struct dtype_info {
@@ -41,7 +50,7 @@ struct dtype_info {
 	bool weight;        /* kernels exist: may be used as a weight */
 };
 
-/* NULL if the value is not a known type. */
+/* NULL if the value is not a known type; else a constant. */
 const struct dtype_info *dtype_info(int type);
 
 /* Look up by safetensors dtype string ("BF16", "F8_E4M3", ...); NULL if unknown. */

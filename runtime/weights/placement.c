@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+/* Anonymous memory for weights, KV and workspaces; see placement.h. No state of its own. */
+#include "weights/placement.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <numa.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define HUGE ((size_t)2 << 20)
+
+/* MemAvailable in bytes, 0 if the kernel does not say. */
+static uint64_t mem_available(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	unsigned long long kib = 0;
+	char line[128];
+
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+			break;
+	fclose(f);
+	return (uint64_t)kib << 10;
+}
+
+static double gib(uint64_t bytes)
+{
+	return (double)bytes / (1 << 30);
+}
+
+/* The part of an over-long mapping that starts at a multiple of 2 MiB; the rest is given back. */
+static void *map_aligned(size_t bytes)
+{
+	size_t len = bytes + HUGE;
+	char *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t lead;
+
+	if (p == MAP_FAILED)
+		return NULL;
+	lead = -(uintptr_t)p & (HUGE - 1);
+	if (lead)
+		munmap(p, lead);
+	munmap(p + lead + bytes, len - lead - bytes);
+	return p + lead;
+}
+
+static int bind_to_node(void *base, size_t bytes, int node, struct err *e)
+{
+	if (numa_available() < 0 || node > numa_max_node()) {
+		/* A machine without NUMA has one node, 0. */
+		if (node == 0)
+			return 0;
+		return err_set(e, -EINVAL, "memory: node %d: this machine has no such node", node);
+	}
+	/* Preferred, not strict: a full node slows a model down, it does not kill the process. */
+	if (numa_max_node() > 0)
+		numa_tonode_memory(base, bytes, node);
+	return 0;
+}
+
+int placement_alloc(struct placement *p, size_t bytes, int node, struct err *e)
+{
+	uint64_t available = mem_available();
+	size_t mapped;
+	int rc;
+
+	*p = (struct placement){0};
+	if (!bytes || bytes > SIZE_MAX / 2)
+		return err_set(e, -EINVAL, "memory: a size of %zu bytes is impossible", bytes);
+	if (available && bytes > available)
+		return err_set(e, -ENOMEM,
+			       "memory: %.2f GiB needed, %.2f GiB available (MemAvailable), %.2f "
+			       "GiB missing: "
+			       "stop other programs, use a smaller context or a smaller model",
+			       gib(bytes), gib(available), gib(bytes - available));
+	/* Huge pages at the end too, unless the whole is smaller than one. */
+	mapped = bytes < HUGE ? (bytes + 4095) & ~(size_t)4095 : (bytes + HUGE - 1) & ~(HUGE - 1);
+	p->base = map_aligned(mapped);
+	if (!p->base)
+		return err_set(e, -ENOMEM,
+			       "memory: %.2f GiB cannot be mapped: %s: raise ulimit -v or "
+			       "vm.overcommit limits",
+			       gib(bytes), strerror(errno));
+	p->bytes = bytes;
+	p->mapped = mapped;
+	if (node >= 0) {
+		rc = bind_to_node(p->base, mapped, node, e);
+		if (rc) {
+			placement_free(p);
+			return rc;
+		}
+	}
+	/* Advice only: without huge pages, or in a core dump of everything, it still works. */
+	if (mapped >= HUGE)
+		madvise(p->base, mapped, MADV_HUGEPAGE);
+	madvise(p->base, mapped, MADV_DONTDUMP);
+	return 0;
+}
+
+void placement_free(struct placement *p)
+{
+	if (p->base)
+		munmap(p->base, p->mapped);
+	*p = (struct placement){0};
+}
