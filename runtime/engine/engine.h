@@ -97,6 +97,8 @@ struct engine_event {
 	int32_t id;                     /* TOKEN */
 	const char *text;               /* TOKEN (and DONE: text held back until the end); not NUL-terminated */
 	size_t text_len;
+	const float *logits;            /* TOKEN: [vocab] it was drawn from, penalties included;
+					 * valid during the call */
 	int done, total;                /* PROGRESS */
 	enum engine_finish finish;      /* DONE */
 	int error;                      /* ERROR: errno */
@@ -121,7 +123,8 @@ struct request_params {
 	const int32_t *posted;
 	size_t n_posted;
 	uint64_t posted_bytes;
-	/* Called during engine_step(). May call engine_submit()/engine_cancel(). */
+	/* Called during engine_step() (DONE also from engine_session_close()). May call
+	 * engine_submit(), engine_cancel() and engine_park(), nothing else. */
 	void (*on_event)(void *ctx, struct request *r, const struct engine_event *ev);
 	void *ctx;
 };

@@ -420,9 +420,9 @@ static void form_batch(struct engine *en, struct batch *b)
 }
 
 /* A new id: post it, and end the request where it ends. */
-static void take_token(struct request *r, int32_t id)
+static void take_token(struct request *r, int32_t id, const float *logits)
 {
-	struct engine_event ev = {.kind = ENGINE_TOKEN, .id = id};
+	struct engine_event ev = {.kind = ENGINE_TOKEN, .id = id, .logits = logits};
 	struct session *s = r->session;
 	bool eos = at_end(r, id);
 	bool stop = false;
@@ -469,16 +469,17 @@ static void take_logits(struct engine *en, const struct batch *b)
 	for (int i = 0; i < n_out; i++) {
 		struct request *r = en->batch_out_req[i];
 		struct session *s;
+		float *logits;
 		int32_t id;
 
 		if (!r)
 			continue;
 		s = r->session;
-		id = sampler_pick(&en->sampler, &r->sampling,
-				  en->logits + (size_t)i * en->info.vocab, s->ids, s->n_ids,
-				  r->n_generated, s->n_ids);
+		logits = en->logits + (size_t)i * en->info.vocab;
+		id = sampler_pick(&en->sampler, &r->sampling, logits, s->ids, s->n_ids, r->n_generated,
+				  s->n_ids);
 		en->batch_out_req[i] = NULL;
-		take_token(r, id);
+		take_token(r, id, logits);
 	}
 }
 
