@@ -30,7 +30,9 @@ static int open_backend(struct engine *en, const struct engine_opts *o, struct e
 	const char *name = o->backend ? o->backend : "auto";
 	struct backend_opts b = {.threads = o->threads, .exact = o->exact};
 
-	b.kv_type = o->kv_type >= 0 ? (enum kv_type)o->kv_type : o->exact ? KV_F32 : KV_BF16;
+	b.kv_type = o->kv_type >= 0		       ? (enum kv_type)o->kv_type
+		    : o->exact || !strcmp(name, "ref") ? KV_F32
+						       : KV_BF16;
 	if (!strcmp(name, "ref"))
 		en->backend = backend_ref_create(&b, e);
 	else if (!strcmp(name, "cpu") || !strcmp(name, "auto"))

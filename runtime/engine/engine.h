@@ -32,7 +32,7 @@ struct engine_opts {
 	const char *backend;            /* "auto", "cpu", "ref"; NULL = "auto" */
 	int threads;                    /* 0: all */
 	bool exact;                     /* float activations, f32 KV: the yardstick */
-	int kv_type;                    /* enum kv_type, or -1: f32 if exact, else bf16 */
+	int kv_type;                    /* enum kv_type, or -1: f32 if exact or ref, else bf16 */
 	int chunk;                      /* prompt tokens a step, 0: default */
 	int ctx;                        /* positions a session may reach, 0: the model's own */
 	size_t kv_bytes;                /* KV pool, 0: what ctx needs for one session, and more if cheap */
