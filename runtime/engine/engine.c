@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/engine_internal.h"
+#include "model/resolve.h"
 
 #define DEFAULT_CHUNK 256
 #define DEFAULT_SEQS  16
@@ -201,13 +202,16 @@ static void fill_info(struct engine *en, const struct engine_opts *o)
 int engine_open(struct engine **out, const struct engine_opts *o, struct err *e)
 {
 	struct engine *en = calloc(1, sizeof(*en));
+	char path[MODEL_PATH_MAX];
 	int rc;
 
 	if (!en)
 		return err_set(e, -ENOMEM, "engine: out of memory: free some");
 	en->chunk = o->chunk > 0 ? o->chunk : DEFAULT_CHUNK;
 	en->max_seqs = o->max_seqs > 0 ? o->max_seqs : DEFAULT_SEQS;
-	rc = checkpoint_open(&en->checkpoint, o->model, e);
+	rc = model_resolve(o->model, path, e);
+	if (!rc)
+		rc = checkpoint_open(&en->checkpoint, path, e);
 	if (!rc)
 		rc = open_backend(en, o, e);
 	if (!rc)

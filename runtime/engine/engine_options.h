@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine's options as they are written on a command line (COMMON in the manuals), for every
+ * program that opens an engine: getopt_long() table entries and their meaning.
+ */
+#ifndef LLMDEV_ENGINE_OPTIONS_H
+#define LLMDEV_ENGINE_OPTIONS_H
+
+#include <getopt.h>
+
+#include "base/err.h"
+#include "engine/engine.h"
+
+enum {
+	ENGINE_OPT_BACKEND = 0x1000,
+	ENGINE_OPT_THREADS,
+	ENGINE_OPT_EXACT,
+	ENGINE_OPT_KV_TYPE,
+	ENGINE_OPT_CHUNK,
+	ENGINE_OPT_CTX,
+};
+
+/* clang-format off */
+#define ENGINE_OPTIONS                                                                             \
+	{"backend", required_argument, NULL, ENGINE_OPT_BACKEND},                                  \
+	{"threads", required_argument, NULL, ENGINE_OPT_THREADS},                                  \
+	{"exact", no_argument, NULL, ENGINE_OPT_EXACT},                                            \
+	{"kv-type", required_argument, NULL, ENGINE_OPT_KV_TYPE},                                  \
+	{"chunk", required_argument, NULL, ENGINE_OPT_CHUNK},                                      \
+	{"ctx", required_argument, NULL, ENGINE_OPT_CTX}
+/* clang-format on */
+
+#define ENGINE_OPTIONS_USAGE                                                                       \
+	"[--backend auto|cpu|ref] [--threads N] [--exact] [--kv-type f32|bf16] [--chunk N] "       \
+	"[--ctx N]"
+
+/* Everything unset: what engine_open() takes as its defaults. */
+void engine_options_default(struct engine_opts *o);
+/* 1: taken; 0: not one of ENGINE_OPTIONS; -EINVAL: bad value. */
+int engine_option(struct engine_opts *o, int opt, const char *arg, struct err *e);
+
+#endif
