@@ -307,12 +307,12 @@ def read_values(path):
     return out
 
 
-def save_gguf(out, name, model, arch, ftype, split=0):
+def save_gguf(out, name, model, arch, ftype, split=0, options=()):
     os.makedirs(out, exist_ok=True)
     src = os.path.join(out, name + ".f32.tmp")
     dst = os.path.join(out, name + ".gguf")
     write_gguf_f32(src, model, arch)
-    subprocess.run(["llama-quantize", src, dst, ftype, "1"], check=True,
+    subprocess.run(["llama-quantize", *options, src, dst, ftype, "1"], check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.unlink(src)
     set_from_gguf(model, read_values(dst), arch == "llama")
@@ -349,7 +349,8 @@ def main():
                                                rope_parameters=plain), "qwen3", ftype)
     wide = dict(hidden_size=256, intermediate_size=256, num_hidden_layers=1, num_attention_heads=4,
                 num_key_value_heads=1, head_dim=64, tie_word_embeddings=True, rope_parameters=plain)
-    save_gguf(out, "qwen3-Q4_K", build("qwen3", 20, **wide), "qwen3", "Q4_K_S")
+    save_gguf(out, "qwen3-Q4_K", build("qwen3", 20, **wide), "qwen3", "Q4_K_S",
+              options=["--pure", "--token-embedding-type", "q6_K"])
     save_gguf(out, "qwen3-Q6_K", build("qwen3", 21, **wide), "qwen3", "Q6_K")
     save_gguf(out, "qwen3moe-Q8_0", build("qwen3_moe", 22, tie_word_embeddings=False,
                                           rope_parameters=plain), "qwen3moe", "Q8_0")
