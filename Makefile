@@ -28,8 +28,7 @@ endif
 ifneq ($(filter default undefined,$(origin AR)),)
 AR := $(CROSS_COMPILE)ar
 endif
-CLANG      ?= clang
-PKG_CONFIG ?= $(CROSS_COMPILE)pkg-config
+CLANG    ?= clang
 # The compiler may be missing still: `make deps`, `run` and `check` install it, then start make anew.
 ARCH     := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
 IS_CLANG := $(findstring clang,$(shell $(CC) --version 2>/dev/null))
@@ -57,14 +56,6 @@ CFLAGS   ?= -O2 -g
 override CFLAGS += -std=gnu11 $(WARN) -fno-strict-aliasing -ffp-contract=off -pthread $(SANFLAGS)
 LDLIBS   += -luring -lnuma -ljansson -lpcre2-8 -lm -lpthread
 LDFLAGS  += $(SANFLAGS)
-
-# Optional libraries: without one its feature is off, and `make` says so.
-ifeq ($(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo y),y)
-SYSTEMD_CPPFLAGS := -DHAVE_LIBSYSTEMD
-SYSTEMD_LDLIBS   := -lsystemd
-else
-OFF += "libsystemd: llmdevd will not tell systemd when it is ready"
-endif
 
 # ---- sources --------------------------------------------------------------------------------------
 
@@ -108,10 +99,9 @@ changed = @mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' >$@
 .PHONY: FORCE
 FORCE:
 $(O)/.flags: FORCE
-	$(call changed,$(CC) $(CPPFLAGS) $(SYSTEMD_CPPFLAGS) $(CFLAGS))
+	$(call changed,$(CC) $(CPPFLAGS) $(CFLAGS))
 $(O)/.sources: FORCE
 	$(call changed,$(RT_SRC) $(LIB_SRC) $(DAEMON_SRC) $(CTL_SRC) $(LDFLAGS) $(LDLIBS))
-	@for what in $(OFF); do echo "  off: $$what"; done
 
 $(O)/%.o: %.c $(O)/.flags
 	$(say) CC $<
@@ -123,7 +113,6 @@ $(O)/kernels/cpu/%_avx512.o: isa = $(ISA_avx512)
 $(O)/kernels/cpu/%_neon.o: isa = $(ISA_neon)
 # Kernels live on their inner loops; everything else is -O2.
 $(O)/kernels/%.o: override CFLAGS += -O3
-$(call obj,$(DAEMON_SRC)): CPPFLAGS += $(SYSTEMD_CPPFLAGS)
 
 define archive
 	$(say) AR $@
@@ -144,11 +133,11 @@ define link
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) $(LDLIBS)
 endef
 $(O)/llmdevd: $(call obj,$(DAEMON_SRC)) $(DEV_LIB) $(RT_LIB)
-	$(link) $(SYSTEMD_LDLIBS)
+	$(link)
 $(O)/llmctl: $(call obj,$(CTL_SRC)) $(DEV_LIB) $(RT_LIB)
 	$(link) -ledit
 $(O)/tests/test_%: $(O)/tests/unit/test_%.o $(CTL_LIB) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
-	$(link) $(SYSTEMD_LDLIBS)
+	$(link)
 
 # ---- using it -------------------------------------------------------------------------------------
 
@@ -156,7 +145,7 @@ NPROC := $(shell nproc 2>/dev/null || echo 1)
 # A make that was not told -j uses every core.
 JOBS   = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(NPROC))
 
-# Optional libraries are looked for when a Makefile is read: after installing, make starts anew.
+# What the compiler is was asked when this file was read: after installing one, make starts anew.
 .PHONY: deps
 deps: ## install what building, running and testing need (asks on a terminal)
 	$(Q)tools/deps check
