@@ -35,11 +35,27 @@ static int whole_piece(const struct tokenizer *t, const char *s, size_t n, int32
 
 static int encode_piece(struct encoder *en, const char *s, size_t n)
 {
+	size_t from = 0;
 	int32_t id;
+	int rc = 0;
 
 	if (en->t->ignore_merges && whole_piece(en->t, s, n, &id))
 		return ids_push(en->out, id);
-	return merge_piece(en->t, s, n, &en->merge, en->out);
+	/* Short heaps stay in the cache: where merges cannot cross words, take these one by one. */
+	while (en->t->words_apart && !rc) {
+		size_t p = from;
+		const char *mark;
+
+		while (n - p >= 3 && !memcmp(s + p, SPACE_MARK, 3))
+			p += 3;
+		mark = memmem(s + p, n - p, SPACE_MARK, 3);
+		if (!mark)
+			break;
+		p = (size_t)(mark - s);
+		rc = merge_piece(en->t, s + from, p - from, &en->merge, en->out);
+		from = p;
+	}
+	return rc ? rc : merge_piece(en->t, s + from, n - from, &en->merge, en->out);
 }
 
 /* Normalised text without added tokens. */
@@ -146,8 +162,6 @@ static int cut_added(struct encoder *en, const struct added_set *set, const char
 			from = spaces_before(s, from, done);
 		if (a->rstrip)
 			to = spaces_after(s, n, to);
-		if (from < done)
-			from = done;
 		if (from > done) {
 			rc = text(en, s + done, from - done, at_start && !done);
 			if (rc)
@@ -157,8 +171,8 @@ static int cut_added(struct encoder *en, const struct added_set *set, const char
 		if (rc)
 			return err_set(en->e, rc, "tokenizer: out of memory");
 		en->after_special = true;
-		if (to > done)
-			done = to;
+		/* not the larger of the two: a match inside what rstrip took gives the rest back */
+		done = to;
 	}
 	return done < n ? text(en, s + done, n - done, at_start && !done) : 0;
 }

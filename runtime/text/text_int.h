@@ -17,6 +17,8 @@
 
 /* Longest token that a vocabulary may hold, in bytes: bounds detok_push()'s output. */
 #define TOKEN_MAX_BYTES 1024
+/* SentencePiece's sign for a space, U+2581. */
+#define SPACE_MARK "\xe2\x96\x81"
 /* Longest text that one call encodes: offsets are 32 bits with room for what normalising adds. */
 #define ENCODE_MAX_BYTES ((size_t)256 << 20)
 
@@ -261,6 +263,8 @@ struct tokenizer {
 	bool byte_level, byte_fallback, fuse_unk, ignore_merges;
 	int32_t unk; /* -1: none */
 	int32_t byte_id[256]; /* byte-level: id of each byte; else of <0xXX>; -1: none */
+	/* no token has U+2581 behind another character, so no merge crosses the start of a word */
+	bool words_apart;
 	/* MODEL_SPM */
 	bool space_prefix;
 

@@ -55,6 +55,33 @@ void tokenizer_add_eos(struct tokenizer *t, int32_t id)
 	t->eos[t->n_eos++] = id;
 }
 
+/*
+ * See struct tokenizer: words_apart. Where a character without a token is dropped, words that it
+ * stood between may come together.
+ */
+static bool words_apart(const struct tokenizer *t)
+{
+	const struct vocab *v = &t->v;
+
+	if (t->byte_level || vocab_lookup(v, SPACE_MARK, 3) < 0)
+		return false;
+	if (t->model == MODEL_BPE && t->unk < 0)
+		return false;
+	for (int32_t id = 0; id < v->n; id++) {
+		size_t len, p = 0;
+		const char *s;
+
+		if (!(v->tok[id].flags & TOK_F_MODEL) || (v->tok[id].flags & TOK_F_NOMERGE))
+			continue;
+		s = vocab_text(v, id, &len);
+		while (len - p >= 3 && !memcmp(s + p, SPACE_MARK, 3))
+			p += 3;
+		if (memmem(s + p, len - p, SPACE_MARK, 3))
+			return false;
+	}
+	return true;
+}
+
 int tokenizer_finish(struct tokenizer *t, struct err *e)
 {
 	/* What ends a generation wherever it is a special token of the vocabulary. */
@@ -83,6 +110,7 @@ int tokenizer_finish(struct tokenizer *t, struct err *e)
 				       "model.byte_fallback: with a ByteLevel pre-tokenizer and an "
 				       "incomplete alphabet: not supported");
 	}
+	t->words_apart = words_apart(t);
 	added_finish(&t->raw);
 	added_finish(&t->normalized);
 	for (uint32_t i = 0; i < t->raw.n; i++)
@@ -129,13 +157,30 @@ int32_t tokenizer_n_vocab(const struct tokenizer *t)
 	return t->v.n;
 }
 
+/* Tokens that are matched in normalised text are stored so. */
+static int32_t find_normalized(const struct tokenizer *t, const char *token, size_t len)
+{
+	struct buf a = {0}, b = {0};
+	struct regex_run rx;
+	int32_t id = -1;
+
+	if (!t->normalized.n || regex_run_init(&rx, NULL))
+		return -1;
+	if (!normalize(t->norm, t->n_norm, token, len, &a, &b, &rx, &token, &len, NULL))
+		id = added_find(&t->normalized, token, len);
+	regex_run_free(&rx);
+	buf_free(&a);
+	buf_free(&b);
+	return id;
+}
+
 int32_t tokenizer_find(const struct tokenizer *t, const char *token)
 {
 	size_t len = strlen(token);
 	int32_t id = added_find(&t->raw, token, len);
 
-	if (id < 0)
-		id = added_find(&t->normalized, token, len);
+	if (id < 0 && utf8_valid_prefix(token, len) == len)
+		id = find_normalized(t, token, len);
 	return id < 0 ? vocab_lookup(&t->v, token, len) : id;
 }
 

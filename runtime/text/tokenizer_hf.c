@@ -335,7 +335,8 @@ static int added_token(struct hf *h, const json_t *o, size_t i, struct regex_run
 	struct tokenizer *t = h->t;
 	const json_t *content = json_object_get(o, "content"), *id = json_object_get(o, "id");
 	const char *s = json_string_value(content);
-	size_t len = json_string_length(content);
+	size_t len = json_string_length(content), text_len;
+	const char *text;
 	struct buf a = {0}, b = {0};
 	struct added tok = {0};
 	bool normalized = true;
@@ -359,23 +360,28 @@ static int added_token(struct hf *h, const json_t *o, size_t i, struct regex_run
 	/* the model's own id counts, as in Hugging Face's library */
 	known = vocab_lookup(&t->v, s, len);
 	n = known >= 0 ? known : json_integer_value(id);
-	rc = vocab_set(&t->v, n, s, len, tok.special ? TOK_F_SPECIAL : 0,
-		       (int64_t)t->v.n * 2 + 65536);
-	if (rc == -ENOMEM)
-		return no_memory(h);
-	if (rc)
-		return invalid(h, "added_tokens[%zu]: \"%.40s\": %s", i, s,
-			       rc == -EEXIST   ? "its id has another token already"
-			       : rc == -ERANGE ? "its id is out of range"
-					       : "longer than 1024 bytes");
-	tok.id = (int32_t)n;
-	if (normalized) {
-		rc = normalize(t->norm, t->n_norm, s, len, &a, &b, rx, &s, &len, h->e);
-		if (!rc && len)
-			rc = added_put(&t->normalized, s, len, &tok) ? no_memory(h) : 0;
-	} else {
-		rc = added_put(&t->raw, s, len, &tok) ? no_memory(h) : 0;
+	text = s;
+	text_len = len;
+	if (normalized)
+		rc = normalize(t->norm, t->n_norm, s, len, &a, &b, rx, &text, &text_len, h->e);
+	if (rc || !text_len)
+		goto out;
+	/* and a token of its own is shown as it is matched */
+	rc = vocab_set(&t->v, n, known >= 0 ? s : text, known >= 0 ? len : text_len,
+		       tok.special ? TOK_F_SPECIAL : 0, (int64_t)t->v.n * 2 + 65536);
+	if (rc == -EEXIST || rc == -ERANGE || rc == -EINVAL) {
+		rc = invalid(h, "added_tokens[%zu]: \"%.40s\": %s", i, s,
+			     rc == -EEXIST   ? "its id has another token already"
+			     : rc == -ERANGE ? "its id is out of range"
+					     : "longer than 1024 bytes");
+		goto out;
 	}
+	tok.id = (int32_t)n;
+	if (!rc)
+		rc = added_put(normalized ? &t->normalized : &t->raw, text, text_len, &tok);
+	if (rc)
+		no_memory(h);
+out:
 	buf_free(&a);
 	buf_free(&b);
 	return rc;
