@@ -69,7 +69,8 @@ endif
 ifeq ($(ARCH),aarch64)
 RT_SRC   += $(wildcard kernels/cpu/*_neon.c)
 endif
-LIB_SRC  := $(wildcard runtime/lib/*.c)
+# libllmdev stands alone: it brings the two files that it shares with the runtime.
+LIB_SRC  := $(wildcard runtime/lib/*.c) runtime/transport/message.c runtime/base/err.c
 DAEMON_SRC := $(wildcard runtime/llmdevd/*.c runtime/transport/*.c)
 CTL_SRC  := $(wildcard tools/llmctl/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
@@ -134,7 +135,7 @@ define link
 endef
 $(O)/llmdevd: $(call obj,$(DAEMON_SRC)) $(DEV_LIB) $(RT_LIB)
 	$(link)
-$(O)/llmctl: $(call obj,$(CTL_SRC)) $(DEV_LIB) $(RT_LIB)
+$(O)/llmctl: $(call obj,$(CTL_SRC)) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
 	$(link) -ledit
 $(O)/tests/test_%: $(O)/tests/unit/test_%.o $(CTL_LIB) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
 	$(link)
