@@ -348,6 +348,7 @@ struct backend *backend_cpu_create(const struct backend_opts *o, struct err *e)
 	}
 	b->base = (struct backend){
 		.name = "cpu",
+		.isa = b->k->name,
 		.row_invariant = true,
 		.weight_layout = cpu_weight_layout,
 		.workspace_bytes = cpu_workspace_bytes,
