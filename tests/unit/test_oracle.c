@@ -219,8 +219,10 @@ static void test_checkpoint(const char *model, const char *expect)
 		char what[512];
 
 		snprintf(what, sizeof(what), "%s on %s", model, modes[i].name);
-		if (!CHECK(!engine_open(&en, &opts, &e), "%s: opens %s", what, e.msg))
+		if (engine_open(&en, &opts, &e)) {
+			CHECK(false, "%s: opens: %s", what, e.msg);
 			continue;
+		}
 		check_logits(en, &o, &modes[i], what);
 		if (modes[i].exact && o.margin > SAFE_MARGIN)
 			check_greedy(en, &o, what);
