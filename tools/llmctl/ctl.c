@@ -88,8 +88,7 @@ bool ctl_double(const char *option, const char *text, double lo, double hi, doub
 
 void ctl_common_defaults(struct engine_opts *o)
 {
-	memset(o, 0, sizeof(*o));
-	o->kv_type = -1;
+	engine_options_default(o);
 	o->progress = ctl_progress;
 	opterr = 0;
 	optind = 0; /* glibc: start afresh, argv[0] is the command's name */
@@ -97,46 +96,13 @@ void ctl_common_defaults(struct engine_opts *o)
 
 int ctl_common_option(int opt, const char *arg, struct engine_opts *o)
 {
-	long long n;
+	struct err e;
+	int rc = engine_option(o, opt, arg, &e);
 
-	switch (opt) {
-	case CTL_OPT_BACKEND:
-		if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "ref")) {
-			ctl_fail("--backend: `%s` is unknown: use auto, cpu or ref", arg);
-			return -1;
-		}
-		o->backend = arg;
-		return 1;
-	case CTL_OPT_THREADS:
-		if (!ctl_int("--threads", arg, 1, 4096, &n))
-			return -1;
-		o->threads = (int)n;
-		return 1;
-	case CTL_OPT_EXACT:
-		o->exact = true;
-		return 1;
-	case CTL_OPT_KV_TYPE:
-		if (!strcmp(arg, "f32")) {
-			o->kv_type = KV_F32;
-		} else if (!strcmp(arg, "bf16")) {
-			o->kv_type = KV_BF16;
-		} else {
-			ctl_fail("--kv-type: `%s` is unknown: use f32 or bf16", arg);
-			return -1;
-		}
-		return 1;
-	case CTL_OPT_CHUNK:
-		if (!ctl_int("--chunk", arg, 1, 1 << 20, &n))
-			return -1;
-		o->chunk = (int)n;
-		return 1;
-	case CTL_OPT_CTX:
-		if (!ctl_int("--ctx", arg, 1, 1 << 30, &n))
-			return -1;
-		o->ctx = (int)n;
-		return 1;
-	}
-	return 0;
+	if (rc >= 0)
+		return rc;
+	ctl_fail("%s", e.msg);
+	return -1;
 }
 
 uint64_t ctl_now_ns(void)

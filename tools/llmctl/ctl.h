@@ -9,12 +9,12 @@
 #ifndef LLMCTL_H
 #define LLMCTL_H
 
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
 #include "engine/engine.h"
+#include "engine/engine_options.h"
 
 int cmd_ask(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
@@ -39,28 +39,8 @@ int ctl_bad_option(const char *usage, char **argv);
  * ctl_common_option(): 1 taken, 0 not a common option, -1 bad value (message printed, exit 2).
  * ctl_common_defaults() also hooks the progress display to the engine's loading.
  */
-enum {
-	CTL_OPT_BACKEND = 0x1000,
-	CTL_OPT_THREADS,
-	CTL_OPT_EXACT,
-	CTL_OPT_KV_TYPE,
-	CTL_OPT_CHUNK,
-	CTL_OPT_CTX,
-};
-
-#define CTL_COMMON_OPTIONS                                                                         \
-	{"backend", required_argument, NULL, CTL_OPT_BACKEND},                                     \
-		{"threads", required_argument, NULL, CTL_OPT_THREADS},                             \
-		{"exact", no_argument, NULL, CTL_OPT_EXACT},                                       \
-		{"kv-type", required_argument, NULL, CTL_OPT_KV_TYPE},                             \
-		{"chunk", required_argument, NULL, CTL_OPT_CHUNK},                                 \
-	{                                                                                          \
-		"ctx", required_argument, NULL, CTL_OPT_CTX                                        \
-	}
-
-#define CTL_COMMON_USAGE                                                                           \
-	"[--backend auto|cpu|ref] [--threads N] [--exact] [--kv-type f32|bf16] [--chunk N] "       \
-	"[--ctx N]"
+#define CTL_COMMON_OPTIONS ENGINE_OPTIONS
+#define CTL_COMMON_USAGE   ENGINE_OPTIONS_USAGE
 
 void ctl_common_defaults(struct engine_opts *o);
 int ctl_common_option(int opt, const char *arg, struct engine_opts *o);

@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: MIT
+/*
+ * llmdevd: one model, one device. Owns the process: options, signals, logging, readiness, and the
+ * order of start and stop. The work is in serve.c.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/engine.h"
+#include "engine/engine_options.h"
+#include "lib/llmdev.h"
+#include "llmdevd/serve.h"
+
+struct options {
+	struct engine_opts engine;
+	struct server_opts server;
+	char socket[LLMDEV_PATH_MAX];
+	double drain_s;
+};
+
+static const char usage_text[] =
+	"usage: llmdevd MODEL [--socket PATH] [--name NAME] [--pace N] [--drain SECONDS]\n"
+	"               [--limits LIST] [--verbose]\n"
+	"               " ENGINE_OPTIONS_USAGE "\n"
+	"\n"
+	"  MODEL            a directory (config.json and safetensors), a .gguf file, a cached "
+	"name\n"
+	"  --socket PATH    where clients connect\n"
+	"  --name NAME      the device's name (llm0)\n"
+	"  --pace N         at most N tokens a second for each request\n"
+	"  --drain SECONDS  how long running answers may take after SIGTERM (5)\n"
+	"  --limits LIST    name=value,... of: prompt (4M) bytes of one request; requests (16) "
+	"that\n"
+	"                   wait in a session; sessions (256); events (256K) bytes held for a\n"
+	"                   reader; park (60) seconds that it may leave them; transcript (16M)\n"
+	"                   bytes of a conversation that a client may bring back\n"
+	"  --verbose        log sessions and requests too\n";
+
+/* ---- small helpers -------------------------------------------------------------------------------- */
+
+static void log_line(void *ctx, const char *line)
+{
+	fprintf(stderr, "llmdevd: %s\n", line);
+}
+
+static int fail(const char *message)
+{
+	fprintf(stderr, "llmdevd: %s\n", message);
+	return 1;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/*
+ * Tell the service manager, as sd_notify(3) documents it: one datagram to $NOTIFY_SOCKET. Nothing
+ * depends on its arrival.
+ */
+static void notify(const char *state)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	size_t len = path ? strlen(path) : 0;
+	int fd;
+
+	if (!len || len >= sizeof(addr.sun_path) || (path[0] != '/' && path[0] != '@'))
+		return;
+	memcpy(addr.sun_path, path, len);
+	if (path[0] == '@')
+		addr.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&addr,
+	       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
+	close(fd);
+}
+
+/* Create the directory of the default socket; one that the user named has to exist. */
+static void make_parent(const char *path)
+{
+	char dir[LLMDEV_PATH_MAX];
+	char *slash;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	slash = strrchr(dir, '/');
+	if (!slash || slash == dir)
+		return;
+	*slash = '\0';
+	mkdir(dir, 0755); /* what matters is whether the bind succeeds */
+}
+
+/* ---- options -------------------------------------------------------------------------------------- */
+
+/* A number with an optional K, M or G (powers of 1024). */
+static bool parse_size(const char *s, uint64_t lo, uint64_t hi, uint64_t *out)
+{
+	unsigned long long n;
+	char *end;
+	int shift = 0;
+
+	errno = 0;
+	if (*s < '0' || *s > '9')
+		return false;
+	n = strtoull(s, &end, 10);
+	if (*end == 'K' || *end == 'k')
+		shift = 10;
+	else if (*end == 'M' || *end == 'm')
+		shift = 20;
+	else if (*end == 'G' || *end == 'g')
+		shift = 30;
+	if (shift)
+		end++;
+	if (errno || *end || n > (UINT64_MAX >> shift))
+		return false;
+	*out = (uint64_t)n << shift;
+	return *out >= lo && *out <= hi;
+}
+
+static bool parse_seconds(const char *s, double *out)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtod(s, &end);
+	return !errno && end != s && !*end && *out >= 0 && *out <= 1e6;
+}
+
+static int parse_limits(struct server_opts *o, char *list, struct err *e)
+{
+	enum { PROMPT, REQUESTS, SESSIONS, EVENTS, PARK, TRANSCRIPT };
+	char *const names[] = {
+		[PROMPT] = "prompt",
+		[REQUESTS] = "requests",
+		[SESSIONS] = "sessions",
+		[EVENTS] = "events",
+		[PARK] = "park",
+		[TRANSCRIPT] = "transcript",
+		NULL,
+	};
+	uint64_t n = 0;
+	double s = 0;
+	char *value;
+	bool ok;
+
+	while (*list) {
+		const char *at = list;
+
+		switch (getsubopt(&list, names, &value)) {
+		case PROMPT:
+			ok = value && parse_size(value, 1, 1u << 30, &o->max_payload);
+			break;
+		case REQUESTS:
+			ok = value && parse_size(value, 1, 4096, &n);
+			o->max_requests = (int)n;
+			break;
+		case SESSIONS:
+			ok = value && parse_size(value, 1, 65536, &n);
+			o->max_sessions = (int)n;
+			break;
+		case EVENTS:
+			ok = value && parse_size(value, 1 << 16, 1u << 30, &o->max_events);
+			break;
+		case PARK:
+			ok = value && parse_seconds(value, &s);
+			o->park_ns = (uint64_t)(s * 1e9);
+			break;
+		case TRANSCRIPT:
+			ok = value && parse_size(value, 1, 1u << 30, &o->max_transcript);
+			break;
+		default:
+			return err_set(
+				e, -EINVAL,
+				"--limits: `%s`: prompt, requests, sessions, events, park or "
+				"transcript",
+				at);
+		}
+		if (!ok)
+			return err_set(e, -EINVAL, "--limits: `%s`: missing or out of range", at);
+	}
+	if (o->max_transcript < o->max_payload)
+		o->max_transcript = o->max_payload;
+	return 0;
+}
+
+enum { OPT_SOCKET = 1, OPT_NAME, OPT_PACE, OPT_DRAIN, OPT_LIMITS, OPT_VERBOSE, OPT_HELP };
+
+static const struct option long_options[] = {
+	{"socket", required_argument, NULL, OPT_SOCKET},
+	{"name", required_argument, NULL, OPT_NAME},
+	{"pace", required_argument, NULL, OPT_PACE},
+	{"drain", required_argument, NULL, OPT_DRAIN},
+	{"limits", required_argument, NULL, OPT_LIMITS},
+	{"verbose", no_argument, NULL, OPT_VERBOSE},
+	{"help", no_argument, NULL, OPT_HELP},
+	ENGINE_OPTIONS,
+	{0},
+};
+
+/* One option. 0, or -EINVAL with *e. */
+static int take_option(struct options *o, int opt, char **argv, struct err *e)
+{
+	int rc;
+
+	switch (opt) {
+	case OPT_SOCKET:
+		if (strlen(optarg) >= sizeof(o->socket))
+			return err_set(e, -EINVAL, "--socket: longer than %zu bytes",
+				       sizeof(o->socket) - 1);
+		strcpy(o->socket, optarg);
+		return 0;
+	case OPT_NAME:
+		if (!*optarg || strlen(optarg) > 63 ||
+		    strspn(optarg, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				   "0123456789._-") != strlen(optarg))
+			return err_set(e, -EINVAL,
+				       "--name: `%s`: 1 to 63 letters, digits, `.`, `_`, `-`",
+				       optarg);
+		o->server.device = optarg;
+		return 0;
+	case OPT_PACE:
+		if (!parse_seconds(optarg, &o->server.pace) || o->server.pace < 0.001)
+			return err_set(e, -EINVAL, "--pace: `%s`: give tokens per second", optarg);
+		return 0;
+	case OPT_DRAIN:
+		if (!parse_seconds(optarg, &o->drain_s))
+			return err_set(e, -EINVAL, "--drain: `%s`: give seconds", optarg);
+		return 0;
+	case OPT_LIMITS:
+		return parse_limits(&o->server, optarg, e);
+	case OPT_VERBOSE:
+		o->server.verbose = true;
+		return 0;
+	}
+	rc = engine_option(&o->engine, opt, optarg, e);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	return err_set(e, -EINVAL, "%s: unknown option or missing value", argv[optind - 1]);
+}
+
+/* -1: go on; else the exit status. */
+static int parse_options(struct options *o, int argc, char **argv)
+{
+	struct err e;
+	int opt;
+
+	engine_options_default(&o->engine);
+	server_opts_default(&o->server);
+	o->drain_s = 5;
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+		if (opt == OPT_HELP) {
+			fputs(usage_text, stdout);
+			return 0;
+		}
+		if (take_option(o, opt, argv, &e)) {
+			fail(e.msg);
+			return 2;
+		}
+	}
+	if (optind + 1 != argc) {
+		fail(optind == argc ? "MODEL: missing: llmdevd --help prints the usage"
+				    : "MODEL: give exactly one");
+		return 2;
+	}
+	o->engine.model = argv[optind];
+	if (!o->socket[0]) {
+		llmdev_default_socket(o->socket, sizeof(o->socket), o->server.device);
+		make_parent(o->socket);
+	}
+	o->server.socket = o->socket;
+	o->server.log = log_line;
+	return -1;
+}
+
+/* ---- running -------------------------------------------------------------------------------------- */
+
+static int open_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	/* Before the engine starts threads, so that none of them is chosen to take a signal. */
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+static bool got_signal(int fd)
+{
+	struct signalfd_siginfo si;
+
+	return read(fd, &si, sizeof(si)) == sizeof(si);
+}
+
+/* While a model loads there is nothing to drain: a signal ends the program at once. */
+static void loading(void *ctx, const char *what, uint64_t done, uint64_t total)
+{
+	const int *sigfd = ctx;
+
+	if (got_signal(*sigfd)) {
+		log_line(NULL, "stopped while loading");
+		_exit(0);
+	}
+}
+
+static int serve(struct server *sv, int sigfd, double drain_s)
+{
+	bool draining = false;
+	struct err e;
+
+	while (!draining || !server_idle(sv)) {
+		if (server_step(sv, &e))
+			return fail(e.msg);
+		if (!got_signal(sigfd))
+			continue;
+		if (draining)
+			break; /* the second time it is meant at once */
+		log_line(NULL, "stopping: running answers may end, waiting ones stay with their "
+			       "clients");
+		notify("STOPPING=1");
+		server_drain(sv, now_ns() + (uint64_t)(drain_s * 1e9));
+		draining = true;
+	}
+	log_line(NULL, "stopped");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {0};
+	const struct engine_info *info;
+	struct engine *en = NULL;
+	struct server *sv = NULL;
+	char line[512];
+	struct err e;
+	int rc, sigfd;
+
+	rc = parse_options(&o, argc, argv);
+	if (rc >= 0)
+		return rc;
+	sigfd = open_signals();
+	if (sigfd < 0)
+		return fail("signalfd: not available");
+	o.engine.progress = loading;
+	o.engine.progress_ctx = &sigfd;
+	if (engine_open(&en, &o.engine, &e))
+		return fail(e.msg);
+	info = engine_info(en);
+	snprintf(line, sizeof(line),
+		 "loaded %s: %s, %.1f MB in %.2f s, backend %s (%s), context %d", info->model,
+		 info->family, (double)info->weight_bytes / 1e6, info->load.seconds, info->backend,
+		 info->detail ? info->detail : "", info->ctx);
+	log_line(NULL, line);
+	rc = server_open(&sv, en, &o.server, &e);
+	if (!rc)
+		rc = server_watch(sv, sigfd, &e);
+	if (rc) {
+		rc = fail(e.msg);
+	} else {
+		snprintf(line, sizeof(line), "serving %s at %s", info->model, o.server.socket);
+		log_line(NULL, line);
+		notify("READY=1");
+		rc = serve(sv, sigfd, o.drain_s);
+	}
+	server_close(sv);
+	engine_close(en);
+	close(sigfd);
+	return rc;
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The daemon's core: sessions, their requests in order, and the engine that serves them.
+ *
+ * One thread: server_step() waits for clients, runs timers, takes one engine step and sends what
+ * came of it. Requests of one session run one after the other, sessions side by side. Nothing
+ * waits for a client: one that does not read has its request parked, and ended after a while.
+ */
+#ifndef LLMDEV_SERVE_H
+#define LLMDEV_SERVE_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine/engine.h"
+
+struct server;
+
+struct server_opts {
+	const char *socket; /* path */
+	const char *device; /* name, for people */
+	uint64_t max_payload; /* bytes of one request's payload */
+	uint64_t max_events; /* event bytes held for a reader */
+	uint64_t max_transcript; /* bytes of payloads and ids that a session may replay */
+	int max_requests; /* unfinished requests of one session */
+	int max_sessions;
+	uint64_t park_ns; /* how long a client may leave its events unread */
+	double pace; /* tokens per second and request at most; 0: no limit */
+	bool verbose; /* also log sessions and requests that went well */
+	/* One line without newline for every event of the daemon's life; must not be NULL. */
+	void (*log)(void *ctx, const char *line);
+	void *log_ctx;
+};
+
+/* Fills in the defaults that the manual names. */
+void server_opts_default(struct server_opts *o);
+
+/* The engine stays the caller's and must outlive the server. */
+int server_open(struct server **out, struct engine *en, const struct server_opts *o, struct err *e);
+/* Returns early when `fd` is readable (signals). */
+int server_watch(struct server *sv, int fd, struct err *e);
+/* Waits for something to do, does it, returns. -errno: the engine or the system failed. */
+int server_step(struct server *sv, struct err *e);
+/*
+ * Start nothing new. server_step() goes on until server_idle(): running answers end, or
+ * deadline_ns (CLOCK_MONOTONIC) passes. What has not run stays with the clients, which hand it to
+ * the next daemon.
+ */
+void server_drain(struct server *sv, uint64_t deadline_ns);
+bool server_idle(const struct server *sv);
+void server_close(struct server *sv);
+
+#endif

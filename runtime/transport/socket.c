@@ -1,0 +1,578 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The transport over AF_UNIX SOCK_SEQPACKET. Owns the listening socket, its lock file, the epoll
+ * set and every channel. Single-threaded, no locks.
+ *
+ * Client to daemon: struct llm_msg; one that is longer than a packet goes on in the next packets.
+ * Daemon to client: packets of whole struct llm_event records.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "transport/transport.h"
+
+#define PACKET_MAX   65536 /* the longest packet that is received */
+#define PACKETS_TURN 16 /* packets read from one channel before the others' turn */
+#define EPOLL_TURN   64
+
+struct channel {
+	struct transport *t;
+	struct channel *prev, *next;
+	int fd;
+	void *user;
+	struct channel_peer peer;
+	bool opened; /* the handler knows it */
+	bool dead; /* close() was called up; freed at the end of the poll */
+	bool failing; /* closed as soon as `out` is empty */
+	bool full; /* a room() upcall is owed */
+	bool want_out; /* EPOLLOUT is asked for */
+	uint8_t *in; /* the message that is arriving */
+	size_t in_len, in_size, in_cap;
+	uint8_t *out; /* records [out_head, out_len) wait to be sent */
+	size_t out_head, out_len, out_cap;
+};
+
+struct transport {
+	struct socket_opts o;
+	struct sockaddr_un addr;
+	const struct transport_handler *h;
+	void *ctx;
+	int listen_fd, lock_fd, epoll_fd;
+	int watched;
+	struct channel *channels;
+	int n_channels;
+	bool draining;
+	uint8_t *packet;
+};
+
+/* ---- channels ------------------------------------------------------------------------------------- */
+
+void channel_set_user(struct channel *ch, void *user)
+{
+	ch->user = user;
+}
+
+void *channel_user(const struct channel *ch)
+{
+	return ch->user;
+}
+
+const struct channel_peer *channel_peer(const struct channel *ch)
+{
+	return &ch->peer;
+}
+
+size_t channel_room(const struct channel *ch)
+{
+	size_t held = ch->out_len - ch->out_head;
+
+	return held >= ch->t->o.max_events ? 0 : ch->t->o.max_events - held;
+}
+
+static int out_reserve(struct channel *ch, size_t n)
+{
+	size_t held = ch->out_len - ch->out_head, cap;
+	uint8_t *p;
+
+	if (ch->out_head) {
+		memmove(ch->out, ch->out + ch->out_head, held);
+		ch->out_head = 0;
+		ch->out_len = held;
+	}
+	if (held + n <= ch->out_cap)
+		return 0;
+	cap = ch->out_cap ? ch->out_cap : 1024;
+	while (cap < held + n)
+		cap *= 2;
+	p = realloc(ch->out, cap);
+	if (!p)
+		return -ENOMEM;
+	ch->out = p;
+	ch->out_cap = cap;
+	return 0;
+}
+
+int channel_post(struct channel *ch, uint32_t type, uint64_t request_id, uint64_t seq,
+		 const struct event_part *parts, int n_parts)
+{
+	bool terminal = type == LLM_EVENT_DONE || type == LLM_EVENT_ERROR;
+	size_t len = 0, size;
+
+	if (ch->dead || ch->failing)
+		return -EPIPE;
+	for (int i = 0; i < n_parts; i++)
+		len += parts[i].len;
+	size = event_size(len);
+	if (size > LLM_EVENT_MAX)
+		return -EMSGSIZE;
+	if (!terminal && size > channel_room(ch)) {
+		ch->full = true;
+		return -EAGAIN;
+	}
+	if (ch->out_len + size > ch->out_cap && out_reserve(ch, size))
+		return -ENOMEM;
+	ch->out_len += event_write(ch->out + ch->out_len, ch->out_cap - ch->out_len, type,
+				   request_id, seq, parts, n_parts);
+	/* Said before it is refused, so that the caller can stop in time. */
+	if (channel_room(ch) < LLM_EVENT_MAX)
+		ch->full = true;
+	return 0;
+}
+
+void channel_fail(struct channel *ch, int error, const char *sentence)
+{
+	struct llm_error err = {.error = error, .n_bytes = (uint32_t)strlen(sentence)};
+	struct event_part parts[] = {{&err, sizeof(err)}, {sentence, err.n_bytes}};
+
+	channel_post(ch, LLM_EVENT_ERROR, 0, 0, parts, 2);
+	ch->failing = true;
+}
+
+/* The handler forgets it at once; the memory goes when no epoll event can name it any more. */
+static void channel_end(struct channel *ch)
+{
+	if (ch->dead)
+		return;
+	ch->dead = true;
+	if (ch->opened)
+		ch->t->h->close(ch->t->ctx, ch);
+	close(ch->fd);
+	ch->fd = -1;
+}
+
+static void channel_free(struct channel *ch)
+{
+	struct transport *t = ch->t;
+
+	if (ch->prev)
+		ch->prev->next = ch->next;
+	else
+		t->channels = ch->next;
+	if (ch->next)
+		ch->next->prev = ch->prev;
+	t->n_channels--;
+	free(ch->in);
+	free(ch->out);
+	free(ch);
+}
+
+static void want_events(struct channel *ch)
+{
+	bool out = ch->out_len > ch->out_head;
+	struct epoll_event ev = {.data.ptr = ch};
+
+	ch->want_out = out;
+	/* A failing channel is not read any more, a draining transport reads nobody. EPOLLHUP and
+	 * EPOLLERR come unasked: a client that dies is noticed in any case. */
+	ev.events = (out ? EPOLLOUT : 0) | (ch->failing || ch->t->draining ? 0 : EPOLLIN);
+	epoll_ctl(ch->t->epoll_fd, EPOLL_CTL_MOD, ch->fd, &ev);
+}
+
+/* Sends as many whole records as a packet takes, until the socket is full. */
+static void channel_send(struct channel *ch)
+{
+	while (!ch->dead && ch->out_head < ch->out_len) {
+		size_t n = 0, left = ch->out_len - ch->out_head;
+		struct llm_event h;
+		ssize_t sent;
+
+		while (n + sizeof(h) <= left) {
+			memcpy(&h, ch->out + ch->out_head + n, sizeof(h));
+			if (n && n + h.size > LLM_EVENT_MAX)
+				break;
+			n += h.size;
+		}
+		sent = send(ch->fd, ch->out + ch->out_head, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (sent < 0) {
+			if (errno == EINTR)
+				continue;
+			/* A client that is being turned away gets no time to read. */
+			if (!ch->failing &&
+			    (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS))
+				break;
+			channel_end(ch);
+			return;
+		}
+		ch->out_head += n;
+	}
+	if (ch->dead)
+		return;
+	if (ch->out_head == ch->out_len) {
+		ch->out_head = ch->out_len = 0;
+		if (ch->failing) {
+			channel_end(ch);
+			return;
+		}
+	}
+	if (ch->want_out != (ch->out_len > ch->out_head) || ch->failing)
+		want_events(ch);
+	if (ch->full && channel_room(ch) >= ch->t->o.max_events / 2) {
+		ch->full = false;
+		ch->t->h->room(ch->t->ctx, ch);
+	}
+}
+
+static int in_append(struct channel *ch, const uint8_t *p, size_t n)
+{
+	if (ch->in_len + n > ch->in_cap) {
+		/* Grows with what has really come, not with what was announced. */
+		size_t cap = ch->in_cap ? ch->in_cap : 1024;
+		uint8_t *q;
+
+		while (cap < ch->in_len + n)
+			cap *= 2;
+		q = realloc(ch->in, cap);
+		if (!q)
+			return -ENOMEM;
+		ch->in = q;
+		ch->in_cap = cap;
+	}
+	memcpy(ch->in + ch->in_len, p, n);
+	ch->in_len += n;
+	return 0;
+}
+
+static void channel_packet(struct channel *ch, const uint8_t *p, size_t n)
+{
+	struct err e;
+	struct msg m;
+	int rc;
+
+	if (!ch->in_len) {
+		int64_t size = msg_size(p, n, ch->t->o.max_message, &e);
+
+		if (size < 0) {
+			channel_fail(ch, (int)-size, e.msg);
+			return;
+		}
+		ch->in_size = (size_t)size;
+	}
+	if (n > ch->in_size - ch->in_len) {
+		channel_fail(ch, EINVAL, "packet: goes beyond its message: send one at a time");
+		return;
+	}
+	if (in_append(ch, p, n)) {
+		channel_fail(ch, ENOMEM, "message: no memory: try again later");
+		return;
+	}
+	if (ch->in_len < ch->in_size)
+		return;
+	rc = msg_parse(&m, ch->in, ch->in_len, &e);
+	if (!rc) {
+		ch->t->h->message(ch->t->ctx, ch, &m);
+	} else if (rc != -EINVAL && m.type == LLM_MSG_SUBMIT && m.request_id) {
+		/* Well-formed, but more than this version knows: only the request fails. */
+		struct llm_error err = {.error = -rc, .n_bytes = (uint32_t)strlen(e.msg)};
+		struct event_part parts[] = {{&err, sizeof(err)}, {e.msg, err.n_bytes}};
+
+		if (channel_room(ch) < LLM_EVENT_MAX)
+			channel_fail(ch, ENOSPC, "events: nobody reads them: read, then ask");
+		else
+			channel_post(ch, LLM_EVENT_ERROR, m.request_id, m.submit.seq, parts, 2);
+	} else {
+		channel_fail(ch, -rc, e.msg);
+	}
+	ch->in_len = 0;
+	if (ch->in_cap > PACKET_MAX) {
+		free(ch->in);
+		ch->in = NULL;
+		ch->in_cap = 0;
+	}
+}
+
+static void channel_receive(struct channel *ch)
+{
+	for (int i = 0; i < PACKETS_TURN && !ch->dead && !ch->failing; i++) {
+		ssize_t n = recv(ch->fd, ch->t->packet, PACKET_MAX, MSG_DONTWAIT | MSG_TRUNC);
+
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			if (errno != EAGAIN && errno != EWOULDBLOCK)
+				channel_end(ch);
+			return;
+		}
+		if (n == 0) {
+			channel_end(ch);
+			return;
+		}
+		if (n > PACKET_MAX)
+			channel_fail(ch, EMSGSIZE, "packet: more than 65536 bytes: use several");
+		else
+			channel_packet(ch, ch->t->packet, (size_t)n);
+	}
+}
+
+/* ---- the listening socket ------------------------------------------------------------------------- */
+
+static void accept_one(struct transport *t)
+{
+	struct epoll_event ev = {.events = EPOLLIN};
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	struct channel *ch;
+	struct err e;
+	int fd, rc;
+
+	fd = accept4(t->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		return;
+	ch = calloc(1, sizeof(*ch));
+	if (!ch || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len)) {
+		free(ch);
+		close(fd);
+		return;
+	}
+	ch->t = t;
+	ch->fd = fd;
+	ch->peer = (struct channel_peer){cred.uid, cred.gid, cred.pid};
+	ev.data.ptr = ch;
+	if (epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &ev)) {
+		free(ch);
+		close(fd);
+		return;
+	}
+	ch->next = t->channels;
+	if (ch->next)
+		ch->next->prev = ch;
+	t->channels = ch;
+	t->n_channels++;
+	/* One more than the limit may stand for a moment, to be told why. */
+	if (t->n_channels > t->o.max_channels) {
+		channel_fail(ch, ENOSPC,
+			     "sessions: the daemon's limit is reached: try again later");
+		channel_send(ch);
+		channel_end(ch);
+		return;
+	}
+	rc = t->h->open(t->ctx, ch, &e);
+	if (rc) {
+		channel_fail(ch, -rc, e.msg);
+		channel_send(ch);
+		return;
+	}
+	ch->opened = true;
+}
+
+static int lock_path(struct transport *t, struct err *e)
+{
+	char lock[sizeof(t->addr.sun_path) + 8];
+	const char *path = t->addr.sun_path;
+
+	snprintf(lock, sizeof(lock), "%s.lock", path);
+	t->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (t->lock_fd < 0)
+		return err_set(e, -errno, "%s: %s: create its directory or choose another --socket",
+			       lock, strerror(errno));
+	if (flock(t->lock_fd, LOCK_EX | LOCK_NB))
+		return err_set(e, -EBUSY,
+			       "%s: another llmdevd serves it: stop that one or choose another "
+			       "--socket",
+			       path);
+	return 0;
+}
+
+/* Whoever listens without holding the lock is not a llmdevd, but is not to be pushed aside either. */
+static bool somebody_listens(const struct sockaddr_un *addr)
+{
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool yes;
+
+	if (fd < 0)
+		return false;
+	yes = !connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) || errno == EAGAIN;
+	close(fd);
+	return yes;
+}
+
+static int listen_at(struct transport *t, struct err *e)
+{
+	const char *path = t->addr.sun_path;
+	struct stat st;
+	mode_t mask;
+	int rc;
+
+	if (!lstat(path, &st)) {
+		if (!S_ISSOCK(st.st_mode))
+			return err_set(e, -EEXIST, "%s: is no socket: choose another --socket",
+				       path);
+		if (somebody_listens(&t->addr))
+			return err_set(e, -EBUSY,
+				       "%s: another program serves it: stop it or choose another "
+				       "--socket",
+				       path);
+		if (unlink(path))
+			return err_set(e, -errno, "%s: cannot remove the stale socket: %s", path,
+				       strerror(errno));
+	}
+	t->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (t->listen_fd < 0)
+		return err_set(e, -errno, "socket: %s", strerror(errno));
+	mask = umask(0117);
+	rc = bind(t->listen_fd, (struct sockaddr *)&t->addr, sizeof(t->addr));
+	umask(mask);
+	if (rc || listen(t->listen_fd, 128))
+		return err_set(e, -errno, "%s: %s: choose another --socket", path, strerror(errno));
+	return 0;
+}
+
+int socket_transport_open(struct transport **out, const struct socket_opts *o,
+			  const struct transport_handler *h, void *ctx, struct err *e)
+{
+	struct epoll_event ev = {.events = EPOLLIN};
+	struct transport *t;
+	int rc;
+
+	if (strlen(o->path) >= sizeof(t->addr.sun_path))
+		return err_set(e, -ENAMETOOLONG, "%s: a socket's path has at most %zu bytes",
+			       o->path, sizeof(t->addr.sun_path) - 1);
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return err_set(e, -ENOMEM, "transport: no memory");
+	t->o = *o;
+	if (t->o.max_events < 2 * LLM_EVENT_MAX)
+		t->o.max_events = 2 * LLM_EVENT_MAX;
+	t->h = h;
+	t->ctx = ctx;
+	t->listen_fd = t->lock_fd = t->epoll_fd = t->watched = -1;
+	t->addr.sun_family = AF_UNIX;
+	strcpy(t->addr.sun_path, o->path);
+	t->o.path = t->addr.sun_path;
+	rc = lock_path(t, e);
+	if (!rc)
+		rc = listen_at(t, e);
+	if (rc)
+		goto fail;
+	t->packet = malloc(PACKET_MAX);
+	t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	ev.data.ptr = &t->listen_fd;
+	if (!t->packet || t->epoll_fd < 0 ||
+	    epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, t->listen_fd, &ev)) {
+		rc = err_set(e, t->packet ? -errno : -ENOMEM, "transport: %s",
+			     t->packet ? strerror(errno) : "no memory");
+		goto fail;
+	}
+	*out = t;
+	return 0;
+fail:
+	transport_close(t);
+	return rc;
+}
+
+static void stop_listening(struct transport *t)
+{
+	if (t->listen_fd < 0)
+		return;
+	unlink(t->addr.sun_path);
+	close(t->listen_fd);
+	t->listen_fd = -1;
+}
+
+void transport_close(struct transport *t)
+{
+	if (!t)
+		return;
+	while (t->channels) {
+		channel_end(t->channels);
+		channel_free(t->channels);
+	}
+	stop_listening(t);
+	if (t->epoll_fd >= 0)
+		close(t->epoll_fd);
+	if (t->lock_fd >= 0)
+		close(t->lock_fd);
+	free(t->packet);
+	free(t);
+}
+
+void transport_drain(struct transport *t)
+{
+	t->draining = true;
+	stop_listening(t);
+	for (struct channel *ch = t->channels; ch; ch = ch->next) {
+		if (!ch->dead)
+			want_events(ch);
+	}
+}
+
+int transport_watch(struct transport *t, int fd, struct err *e)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &t->watched};
+
+	t->watched = fd;
+	if (epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &ev))
+		return err_set(e, -errno, "epoll: %s", strerror(errno));
+	return 0;
+}
+
+static void reap(struct transport *t)
+{
+	for (struct channel *ch = t->channels, *next; ch; ch = next) {
+		next = ch->next;
+		if (ch->dead)
+			channel_free(ch);
+	}
+}
+
+int transport_poll(struct transport *t, int64_t timeout_ns, struct err *e)
+{
+	struct epoll_event ev[EPOLL_TURN];
+	/* Rounded up: a timer that is due in half a millisecond must not make the caller spin. */
+	int ms = timeout_ns < 0 ? -1
+		 : timeout_ns > INT64_C(1000000) * 86400000
+			 ? 86400000
+			 : (int)((timeout_ns + 999999) / 1000000);
+	int n = epoll_wait(t->epoll_fd, ev, EPOLL_TURN, ms);
+
+	if (n < 0)
+		return errno == EINTR ? 0 : err_set(e, -errno, "epoll: %s", strerror(errno));
+	for (int i = 0; i < n; i++) {
+		struct channel *ch = ev[i].data.ptr;
+
+		if (ev[i].data.ptr == &t->watched)
+			continue;
+		if (ev[i].data.ptr == &t->listen_fd) {
+			accept_one(t);
+			continue;
+		}
+		if (ch->dead)
+			continue;
+		if (ev[i].events & EPOLLOUT)
+			channel_send(ch);
+		if (!ch->dead && (ev[i].events & EPOLLIN) && !t->draining)
+			channel_receive(ch);
+		if (!ch->dead && (ev[i].events & (EPOLLHUP | EPOLLERR)))
+			channel_end(ch);
+	}
+	reap(t);
+	return 0;
+}
+
+void transport_flush(struct transport *t)
+{
+	for (struct channel *ch = t->channels; ch; ch = ch->next) {
+		/* A socket that was full says itself when it is not. */
+		if (!ch->dead && (!ch->want_out || ch->failing))
+			channel_send(ch);
+	}
+	reap(t);
+}
+
+bool transport_flushed(const struct transport *t)
+{
+	for (const struct channel *ch = t->channels; ch; ch = ch->next) {
+		if (!ch->dead && ch->out_head < ch->out_len)
+			return false;
+	}
+	return true;
+}

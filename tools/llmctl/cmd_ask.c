@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+/* llmctl ask: one question to a running daemon; its answer to stdout, figures to stderr. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ctl.h"
+#include "session.h"
+
+static const char usage[] =
+	"ask [--device PATH | --socket PATH] [--json] [-n N] [--recovery SECONDS] "
+	"[--quiet] TEXT (\"-\": from stdin)";
+
+struct ask {
+	struct ctl_session_opts session;
+	bool json;
+	long long max_tokens;
+};
+
+/* -1: go on; else the exit status. */
+static int parse(struct ask *a, int argc, char **argv)
+{
+	enum { OPT_JSON = 1, OPT_HELP };
+	static const struct option options[] = {
+		CTL_SESSION_OPTIONS,
+		{"json", no_argument, NULL, OPT_JSON},
+		{"help", no_argument, NULL, OPT_HELP},
+		{0},
+	};
+	int opt, rc;
+
+	opterr = 0;
+	optind = 0;
+	while ((opt = getopt_long(argc, argv, "n:", options, NULL)) != -1) {
+		switch (opt) {
+		case 'n':
+			if (!ctl_int("-n", optarg, 1, INT32_MAX, &a->max_tokens))
+				return 2;
+			break;
+		case OPT_JSON:
+			a->json = true;
+			break;
+		case OPT_HELP:
+			printf("usage: llmctl %s\n", usage);
+			return 0;
+		default:
+			rc = ctl_session_option(&a->session, opt, optarg);
+			if (rc < 0)
+				return 2;
+			if (!rc)
+				return ctl_bad_option(usage, argv);
+		}
+	}
+	if (optind + 1 != argc)
+		return ctl_usage(usage, "ask: TEXT: give exactly one (quote it)");
+	return -1;
+}
+
+int cmd_ask(int argc, char **argv)
+{
+	struct ask a = {0};
+	struct llmdev_request r = {0};
+	struct ctl_session *s;
+	char *text = NULL;
+	size_t len;
+	int rc = parse(&a, argc, argv);
+
+	if (rc >= 0)
+		return rc;
+	if (!strcmp(argv[optind], "-")) {
+		text = ctl_read_stdin(&len);
+		if (!text)
+			return 1;
+		while (!a.json && len && text[len - 1] == '\n')
+			len--;
+	} else {
+		text = strdup(argv[optind]);
+		len = text ? strlen(text) : 0;
+	}
+	if (!len) {
+		free(text);
+		return ctl_usage(usage, "ask: TEXT: empty: ask something");
+	}
+	ctl_catch_sigint();
+	r.max_tokens = (uint32_t)a.max_tokens;
+	s = ctl_session_open(&a.session);
+	rc = s ? ctl_session_ask(s, text, len, a.json, &r) : 1;
+	ctl_session_close(s);
+	free(text);
+	return rc;
+}
