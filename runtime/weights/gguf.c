@@ -456,7 +456,11 @@ int gguf_read(struct header *h, int file, struct tensor_table *tt, struct gguf_m
 		rc = read_alignment(&c, m, &align, e);
 	for (uint64_t i = 0; i < m->n_tensors && !rc; i++)
 		rc = take_tensor(&c, file, tt, align, e);
-	return rc ? rc : place_tensors(&c, tt, first, align, e);
+	if (rc)
+		return rc;
+	/* Reads run ahead by up to twice the header. */
+	header_trim(h, (size_t)c.at);
+	return place_tensors(&c, tt, first, align, e);
 }
 
 void gguf_meta_free(struct gguf_meta *m)

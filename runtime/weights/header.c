@@ -154,6 +154,21 @@ void header_free(struct header *h)
 	h->mapped = h->have = 0;
 }
 
+void header_trim(struct header *h, size_t used)
+{
+	size_t bytes = (used + DIRECT_ALIGN - 1) / DIRECT_ALIGN * DIRECT_ALIGN;
+	void *p;
+
+	if (!bytes || bytes >= h->mapped)
+		return;
+	p = mremap(h->data, h->mapped, bytes, 0);
+	if (p == MAP_FAILED)
+		return;
+	h->mapped = bytes;
+	if (h->have > bytes)
+		h->have = bytes;
+}
+
 void header_close(struct header *h, bool keep)
 {
 	if (h->fd >= 0)

@@ -37,6 +37,8 @@ struct header {
 int header_open(struct header *h, const char *path, struct err *e);
 /* Make data[0 .. upto) available. -EINVAL: the file is shorter, or upto > HEADER_MAX. */
 int header_need(struct header *h, uint64_t upto, struct err *e);
+/* Gives back the memory behind the first `used` bytes; data stays where it is. */
+void header_trim(struct header *h, size_t used);
 /* Closes the file and, unless `keep`, frees data. Kept data is freed by header_free(). */
 void header_close(struct header *h, bool keep);
 void header_free(struct header *h);

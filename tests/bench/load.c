@@ -3,15 +3,22 @@
  * How fast weights_load() brings a checkpoint into memory.
  *
  * usage: load MODEL [--runs N] [--block BYTES] [--depth N] [--threads N] [--pack ROWS]
- *             [--buffered] [--pread] [--sum]
+ *             [--buffered] [--pread] [--sum] [--cold]
+ *        load --touch BYTES
  * Prints one JSON object a run: bytes_per_s (of the file's bytes read), seconds, method, peak RSS.
  * --pack ROWS copies through a pack() in groups of so many rows, as kernels with their own layout
  * do; --sum prints a checksum of what was loaded.
+ *
+ * The memory is touched before the clock starts, unless --cold: a virtual machine whose host takes
+ * free pages back (free page reporting) gets them again at less than a disk's speed, and that would
+ * be measured instead. "touch_bytes_per_s" says what this machine's memory did. --touch only does
+ * that, so that what is compared with a load starts after the same pause.
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "weights/load.h"
 #include "weights/placement.h"
@@ -73,13 +80,39 @@ static long peak_rss_kib(void)
 	return kib;
 }
 
-static int run(const struct checkpoint *c, const struct load_opts *o, int rows, int sum)
+static double touch(const struct placement *p)
+{
+	struct timespec a, b;
+
+	clock_gettime(CLOCK_MONOTONIC, &a);
+	for (size_t i = 0; i < p->bytes; i += 4096)
+		((volatile char *)p->base)[i] = 0;
+	clock_gettime(CLOCK_MONOTONIC, &b);
+	return (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec);
+}
+
+static int touch_only(size_t bytes)
+{
+	struct placement p;
+	struct err e;
+
+	if (placement_alloc(&p, bytes, -1, &e)) {
+		fprintf(stderr, "load: %s\n", e.msg);
+		return 1;
+	}
+	touch(&p);
+	placement_free(&p);
+	return 0;
+}
+
+static int run(const struct checkpoint *c, const struct load_opts *o, int rows, int sum, int cold)
 {
 	struct load_item *items = calloc((size_t)checkpoint_n_tensors(c) + 1, sizeof(*items));
 	struct placement p;
 	struct load_stats st;
 	struct err e;
 	size_t bytes = plan(c, items, rows, NULL);
+	double touched = 0;
 	uint64_t h = 0;
 
 	if (placement_alloc(&p, bytes, -1, &e)) {
@@ -88,6 +121,8 @@ static int run(const struct checkpoint *c, const struct load_opts *o, int rows, 
 		return 1;
 	}
 	plan(c, items, rows, p.base);
+	if (!cold)
+		touched = touch(&p);
 	if (weights_load(c, items, (int)checkpoint_n_tensors(c), o, &st, &e)) {
 		fprintf(stderr, "load: %s\n", e.msg);
 		placement_free(&p);
@@ -98,6 +133,8 @@ static int run(const struct checkpoint *c, const struct load_opts *o, int rows, 
 	       ",\"method\":\"%s\",\"weights\":%zu,\"peak_rss_kib\":%ld",
 	       (double)st.bytes_read / st.seconds, st.seconds, st.bytes_read, st.method, bytes,
 	       peak_rss_kib());
+	if (touched > 0)
+		printf(",\"touch_bytes_per_s\":%.0f", (double)bytes / touched);
 	for (size_t i = 0; sum && i < bytes / 8; i++)
 		h = (h ^ ((uint64_t *)p.base)[i]) * 0x9e3779b97f4a7c15u;
 	if (sum)
@@ -113,7 +150,7 @@ int main(int argc, char **argv)
 	struct load_opts o = {0};
 	struct checkpoint *c;
 	struct err e;
-	int runs = 1, rows = 0, sum = 0, rc = 0;
+	int runs = 1, rows = 0, sum = 0, cold = 0, rc = 0;
 	const char *model = NULL;
 
 	for (int i = 1; i < argc; i++) {
@@ -123,6 +160,10 @@ int main(int argc, char **argv)
 			o.no_direct = true;
 		else if (!strcmp(argv[i], "--pread"))
 			o.no_uring = true;
+		else if (!strcmp(argv[i], "--touch"))
+			return touch_only(strtoull(next, NULL, 10));
+		else if (!strcmp(argv[i], "--cold"))
+			cold = 1;
 		else if (!strcmp(argv[i], "--sum"))
 			sum = 1;
 		else if (!strcmp(argv[i], "--runs"))
@@ -147,7 +188,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	while (runs-- > 0 && !rc)
-		rc = run(c, &o, rows, sum);
+		rc = run(c, &o, rows, sum, cold);
 	checkpoint_close(c);
 	return rc;
 }

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: MIT
+# Benchmark programs: tests/bench/NAME.c becomes $(O)/bench/NAME.
+
+BENCH := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/*.c))
+
+$(O)/bench/%: $(O)/tests/bench/%.o $(RT_LIB)
+	$(say) LD $@
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+.PHONY: bench-programs
+bench-programs: $(BENCH)
