@@ -40,8 +40,9 @@ int32_t tokenizer_n_vocab(const struct tokenizer *t);
 #define TOK_SPECIAL 1u
 #define TOK_BOS     2u
 
-/* Appends to *out. Text is UTF-8; invalid bytes are taken as U+FFFD, as Hugging Face would get
- * them, except by byte-level models, which keep them. */
+/* Appends to *out; on failure *out is as it was. Text is UTF-8; invalid bytes are taken as U+FFFD,
+ * as Hugging Face would get them, except by byte-level models, which keep them. -E2BIG: more than
+ * 256 MiB; -EOVERFLOW: a pattern of the pre-tokenizer met one of PCRE2's limits. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
 		     struct ids *out, struct err *e);
 
@@ -63,12 +64,18 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bo
 /*
  * Streaming decoding: a fold over ids, small enough to copy. Bytes come out as soon as they are
  * whole UTF-8 characters; the concatenation over a sequence plus detok_flush() equals
- * tokenizer_decode() of it (skip_special as given).
+ * tokenizer_decode() of it (skip_special as given), with one exception: in a run of byte tokens
+ * (<0xXX>) that is not valid UTF-8 as a whole, Hugging Face replaces every byte; the fold has put
+ * out the whole characters before the bad byte by then, and replaces the bad bytes only.
+ *
+ * A text that goes on where another ended (an answer after its prompt) is the tail of one sequence:
+ * set `started` after detok_init(), or the first word's space is lost with SentencePiece
+ * vocabularies.
  */
 struct detok {
 	const struct tokenizer *t;
 	bool skip_special;
-	bool started;           /* a leading space of the first token is dropped (SPM) */
+	bool started;           /* if not, a leading space is dropped (SentencePiece) */
 	uint8_t held[16];       /* incomplete UTF-8 tail */
 	int n_held;
 };
