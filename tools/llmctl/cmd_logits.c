@@ -3,6 +3,7 @@
  * llmctl logits: the logits after given positions of a list of tokens, one JSON object a line:
  * {"position":p,"logits":[...]}. Nine significant digits: every float survives the round trip.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,7 +11,7 @@
 #include "tools/llmctl/id_list.h"
 
 static const char usage[] =
-	"llmctl logits MODEL --tokens LIST [--positions LIST] " CTL_COMMON_USAGE;
+	"logits MODEL --tokens LIST [--positions LIST] " CTL_COMMON_USAGE;
 
 enum { OPT_TOKENS = 1, OPT_POSITIONS };
 
@@ -62,8 +63,15 @@ static int print_logits(struct engine *en, const struct ids *tokens, const struc
 	}
 	for (size_t i = 0; i < positions->n; i++) {
 		printf("{\"position\":%d,\"logits\":[", positions->v[i]);
-		for (size_t v = 0; v < vocab; v++)
-			printf("%s%.9g", v ? "," : "", out[i * vocab + v]);
+		for (size_t v = 0; v < vocab; v++) {
+			float x = out[i * vocab + v];
+
+			/* JSON has no infinities; a broken checkpoint gives them */
+			if (isfinite(x))
+				printf("%s%.9g", v ? "," : "", x);
+			else
+				printf("%snull", v ? "," : "");
+		}
 		printf("]}\n");
 	}
 	free(out);

@@ -14,7 +14,7 @@
 #include "tools/llmctl/id_list.h"
 
 static const char usage[] =
-	"llmctl run MODEL [-p TEXT | --tokens 1,2,3] [-n N] [--temp T] [--top-p P] [--top-k K]\n"
+	"run MODEL [-p TEXT | --tokens 1,2,3] [-n N] [--temp T] [--top-p P] [--top-k K]\n"
 	"           [--min-p M] [--seed S] [--ids] [--ignore-eos] " CTL_COMMON_USAGE;
 
 struct run_args {
