@@ -376,6 +376,7 @@ int synth_write(const struct synth_job *job, uint64_t *bytes, struct err *e)
 	struct out o = {.job = job, .fd = -1, .threads = job->threads ? job->threads : (int)cpus};
 	struct synth_tensors t = {0};
 	char path[4096], part[4112];
+	struct stat st;
 	int64_t widest = 1;
 	size_t widest_bytes = 1;
 	int rc;
@@ -402,6 +403,11 @@ int synth_write(const struct synth_job *job, uint64_t *bytes, struct err *e)
 	}
 	if (!job->format->gguf && mkdir(job->out, 0777) && errno != EEXIST) {
 		rc = err_set(e, -errno, "%s: %s", job->out, strerror(errno));
+		goto out;
+	}
+	/* rename() would put a file in a device's place. */
+	if (!stat(path, &st) && !S_ISREG(st.st_mode)) {
+		rc = err_set(e, -EINVAL, "%s: not a regular file: choose another place", path);
 		goto out;
 	}
 	o.fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
