@@ -38,7 +38,7 @@ static int refuse(struct rewriter *w, const char *what, int len)
 {
 	return err_set(w->e, -EOPNOTSUPP,
 		       "%s: the pattern uses '%.*s', whose meaning differs between regular "
-		       "expression engines: not supported",
+		       "expression engines: not supported: use token ids",
 		       w->where, len, what);
 }
 
@@ -129,7 +129,7 @@ static int escape(struct rewriter *w)
 	case 'D':
 		return copy(w, 2);
 	default:
-		if (c >= 0 && ispunct((unsigned char)c))
+		if ((unsigned char)c < 128 && ispunct((unsigned char)c))
 			return copy(w, 2);
 		return refuse(w, w->p, 2);
 	}
@@ -217,10 +217,13 @@ int regex_compile(pcre2_code **out, const char *pattern, size_t len, const char 
 
 	*out = NULL;
 	if (len > MAX_PATTERN)
-		return err_set(e, -EINVAL, "%s: the pattern is %zu bytes long: at most %d can be",
-			       where, len, MAX_PATTERN);
+		return err_set(
+			e, -EINVAL,
+			"%s: the pattern is %zu bytes long: at most %d can be: use token ids",
+			where, len, MAX_PATTERN);
 	if (utf8_valid_prefix(pattern, len) != len)
-		return err_set(e, -EINVAL, "%s: the pattern is not valid UTF-8", where);
+		return err_set(e, -EINVAL,
+			       "%s: the pattern is not valid UTF-8: fetch the file again", where);
 	rc = rewrite(&w);
 	cc = rc ? NULL : pcre2_compile_context_create(NULL);
 	if (!rc && !cc)
@@ -237,8 +240,9 @@ int regex_compile(pcre2_code **out, const char *pattern, size_t len, const char 
 			char why[128] = "";
 
 			pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof(why));
-			rc = err_set(e, -EINVAL, "%s: the pattern does not compile: %s", where,
-				     why);
+			rc = err_set(e, -EINVAL,
+				     "%s: the pattern does not compile: %s: fetch the file again",
+				     where, why);
 		}
 	}
 	/* Without JIT (a hardened system may forbid it) the interpreter is slower, not different. */
@@ -246,7 +250,7 @@ int regex_compile(pcre2_code **out, const char *pattern, size_t len, const char 
 		pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE);
 	pcre2_compile_context_free(cc);
 	buf_free(&w.out);
-	return rc == -ENOMEM ? err_set(e, rc, "%s: out of memory", where) : rc;
+	return rc == -ENOMEM ? err_set(e, rc, "%s: out of memory: free some", where) : rc;
 }
 
 int regex_run_init(struct regex_run *rx, struct err *e)
@@ -256,7 +260,7 @@ int regex_run_init(struct regex_run *rx, struct err *e)
 	rx->mctx = pcre2_match_context_create(NULL);
 	if (!rx->md || !rx->mctx) {
 		regex_run_free(rx);
-		return err_set(e, -ENOMEM, "tokenizer: out of memory");
+		return err_set(e, -ENOMEM, "tokenizer: out of memory: free some");
 	}
 	/* NULL (no memory, or no JIT): PCRE2 then uses 32 KiB of the machine stack */
 	rx->stack = pcre2_jit_stack_create(32768, JIT_STACK, NULL);

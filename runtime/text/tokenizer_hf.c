@@ -29,7 +29,9 @@ __attribute__((format(printf, 2, 3))) static int unsupported(struct hf *h, const
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
-	return err_set(h->e, -EOPNOTSUPP, "%s: %s: not supported", h->path, what);
+	return err_set(h->e, -EOPNOTSUPP,
+		       "%s: %s: not supported: use token ids, or a model with another tokenizer",
+		       h->path, what);
 }
 
 __attribute__((format(printf, 2, 3))) static int invalid(struct hf *h, const char *fmt, ...)
@@ -40,12 +42,13 @@ __attribute__((format(printf, 2, 3))) static int invalid(struct hf *h, const cha
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
-	return err_set(h->e, -EINVAL, "%s: %s: not a valid tokenizer.json", h->path, what);
+	return err_set(h->e, -EINVAL, "%s: %s: not a valid tokenizer.json: fetch the file again",
+		       h->path, what);
 }
 
 static int no_memory(struct hf *h)
 {
-	return err_set(h->e, -ENOMEM, "%s: out of memory", h->path);
+	return err_set(h->e, -ENOMEM, "%s: out of memory: free some", h->path);
 }
 
 static const char *type_of(const json_t *o)
@@ -494,7 +497,7 @@ static int decoder_replace(struct hf *h, const json_t *o)
 static int decoder(struct hf *h, const json_t *o)
 {
 	struct tokenizer *t = h->t;
-	enum prepend_scheme p;
+	enum prepend_scheme p = PREPEND_NEVER;
 	int rc = 0;
 
 	if (h->last)
@@ -563,7 +566,8 @@ static int read_config(struct hf *h)
 	}
 	config = json_load_file(path, 0, &je);
 	if (!config) {
-		err_set(h->e, -EINVAL, "%s: %s: not valid JSON", path, je.text);
+		err_set(h->e, -EINVAL, "%s: %s: not valid JSON: fetch the file again", path,
+			je.text);
 		free(path);
 		return -EINVAL;
 	}
