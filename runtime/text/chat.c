@@ -377,7 +377,7 @@ static int mark(struct render *r, const char *token)
 			       "chat: %s: not in this vocabulary: its chat format "
 			       "cannot be used",
 			       token);
-	return ids_push(r->out, id) ? err_set(r->e, -ENOMEM, "chat: out of memory") : 0;
+	return ids_push(r->out, id) ? err_set(r->e, -ENOMEM, "chat: out of memory: free some") : 0;
 }
 
 /* a, b and c as one text: tokens may span them, as they do where a template renders a string. */
@@ -392,7 +392,7 @@ static int text3(struct render *r, const char *a, const char *b, const char *c, 
 	if (!rc)
 		rc = buf_add(&r->text, c, len);
 	if (rc)
-		return err_set(r->e, rc, "chat: out of memory");
+		return err_set(r->e, rc, "chat: out of memory: free some");
 	return tokenizer_encode(r->t, r->text.v, r->text.n, 0, r->out, r->e);
 }
 
@@ -518,7 +518,7 @@ int chat_render(enum chat_format f, const struct tokenizer *t, const struct chat
 		    strcmp(msgs[k].role, roles[2]))
 			rc = err_set(e, -EINVAL,
 				     "messages[%d].role: \"%.40s\": only system, user and "
-				     "assistant are supported",
+				     "assistant are supported: change it",
 				     k, msgs[k].role);
 	if (!rc && first)
 		rc = start(&r, msgs, n, &i);

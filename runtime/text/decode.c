@@ -276,7 +276,7 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bo
 		*out_len = text.n;
 	} else {
 		buf_free(&text);
-		err_set(e, rc, "tokenizer: out of memory");
+		err_set(e, rc, "tokenizer: out of memory: free some");
 	}
 	buf_free(&bytes);
 	return rc;

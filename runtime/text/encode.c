@@ -72,7 +72,7 @@ static int encode_plain(struct encoder *en, const char *s, size_t n, bool at_sta
 	for (size_t i = 0; !rc && i < p->n; i++) {
 		rc = encode_piece(en, text + p->v[i].off, p->v[i].len);
 		if (rc)
-			err_set(en->e, rc, "tokenizer: out of memory");
+			err_set(en->e, rc, "tokenizer: out of memory: free some");
 	}
 	return rc;
 }
@@ -169,7 +169,7 @@ static int cut_added(struct encoder *en, const struct added_set *set, const char
 		}
 		rc = ids_push(en->out, a->id);
 		if (rc)
-			return err_set(en->e, rc, "tokenizer: out of memory");
+			return err_set(en->e, rc, "tokenizer: out of memory: free some");
 		en->after_special = true;
 		/* not the larger of the two: a match inside what rstrip took gives the rest back */
 		done = to;
@@ -229,7 +229,7 @@ static int encode_invalid(struct encoder *en, const char *s, size_t n)
 		else
 			rc = buf_add(&clean, UTF8_REPLACEMENT, 3);
 		if (rc)
-			err_set(en->e, rc, "tokenizer: out of memory");
+			err_set(en->e, rc, "tokenizer: out of memory: free some");
 		p += (size_t)bad;
 	}
 	if (!rc && !en->t->byte_level)
@@ -242,7 +242,7 @@ static int push_all(struct encoder *en, const struct ids *add)
 {
 	for (size_t i = 0; i < add->n; i++)
 		if (ids_push(en->out, add->v[i]))
-			return err_set(en->e, -ENOMEM, "tokenizer: out of memory");
+			return err_set(en->e, -ENOMEM, "tokenizer: out of memory: free some");
 	return 0;
 }
 
@@ -255,7 +255,8 @@ int tokenizer_encode_counted(const struct tokenizer *t, const char *text, size_t
 	int rc;
 
 	if (len > ENCODE_MAX_BYTES)
-		return err_set(e, -E2BIG, "text: %zu bytes: at most %zu MiB can be encoded at once",
+		return err_set(e, -E2BIG,
+			       "text: %zu bytes: at most %zu MiB can be encoded at once: split it",
 			       len, ENCODE_MAX_BYTES >> 20);
 	rc = regex_run_init(&en.rx, e);
 	if (rc)

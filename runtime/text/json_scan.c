@@ -26,8 +26,8 @@ struct scan {
 
 static int bad(struct scan *j, const char *what)
 {
-	return err_set(j->e, -EINVAL, "%s: %s at byte %zu: not a valid tokenizer.json", j->path,
-		       what, j->p);
+	return err_set(j->e, -EINVAL, "%s: %s at byte %zu: fetch the file again", j->path, what,
+		       j->p);
 }
 
 static char peek(struct scan *j)
@@ -119,7 +119,7 @@ static int string(struct scan *j)
 		}
 		rc = unescape(j);
 	}
-	return rc == -ENOMEM ? err_set(j->e, rc, "%s: out of memory", j->path) : rc;
+	return rc == -ENOMEM ? err_set(j->e, rc, "%s: out of memory: free some", j->path) : rc;
 }
 
 /* Step over a value. jansson sees it later, so its inside is not judged here. */
@@ -200,9 +200,10 @@ static int read_vocab(struct scan *j, struct vocab *v)
 			return bad(j, "model.vocab: a token that has two ids");
 		rc = vocab_set(v, id, j->str.v, j->str.n, TOK_F_MODEL, limit);
 		if (rc == -ENOMEM)
-			return err_set(j->e, rc, "%s: out of memory", j->path);
+			return err_set(j->e, rc, "%s: out of memory: free some", j->path);
 		if (rc)
-			return err_set(j->e, -EINVAL, "%s: model.vocab: token \"%.*s\": %s",
+			return err_set(j->e, -EINVAL,
+				       "%s: model.vocab: token \"%.*s\": %s: fetch the file again",
 				       j->path, (int)(j->str.n < 40 ? j->str.n : 40), j->str.v,
 				       rc == -EEXIST   ? "its id has another token already"
 				       : rc == -ERANGE ? "its id is far too large"
@@ -270,7 +271,7 @@ static int read_merges(struct scan *j, struct vocab *v, size_t *n)
 		if (a < 0 || b < 0 || c < 0) {
 			rc = err_set(j->e, -EINVAL,
 				     "%s: model.merges[%zu]: \"%.*s\" + \"%.*s\": a part or the "
-				     "whole is not in model.vocab",
+				     "whole is not in model.vocab: fetch the file again",
 				     j->path, *n, (int)left, both.v, (int)(both.n - left),
 				     both.v + left);
 			break;
@@ -280,7 +281,7 @@ static int read_merges(struct scan *j, struct vocab *v, size_t *n)
 	} while (!rc && take(j, ','));
 	buf_free(&both);
 	if (rc == -ENOMEM)
-		return err_set(j->e, rc, "%s: out of memory", j->path);
+		return err_set(j->e, rc, "%s: out of memory: free some", j->path);
 	if (rc)
 		return rc;
 	return take(j, ']') ? 0 : bad(j, "model.merges: ',' or ']' was expected");
@@ -337,7 +338,9 @@ static int scan(struct scan *j, struct vocab *v, json_t **rest, size_t *merges)
 	if (rc)
 		return rc;
 	if (!model.to || j->s[model.from] != '{')
-		return err_set(j->e, -EINVAL, "%s: model: there is no such object", j->path);
+		return err_set(j->e, -EINVAL,
+			       "%s: model: there is no such object: is this a tokenizer.json?",
+			       j->path);
 	j->p = model.from;
 	rc = find_members(j, inner, 2, r);
 	if (rc)
@@ -347,7 +350,8 @@ static int scan(struct scan *j, struct vocab *v, json_t **rest, size_t *merges)
 	/* jansson's part first: a file of another kind is refused by its type, not by its merges */
 	if (!vocab || !list)
 		return err_set(j->e, -EINVAL,
-			       "%s: model.%s: there is none: only BPE models are supported",
+			       "%s: model.%s: there is none, and only BPE models are supported: "
+			       "use token ids",
 			       j->path, vocab ? "merges" : "vocab");
 	j->p = a->from;
 	rc = read_vocab(j, v);
@@ -369,11 +373,13 @@ static int scan(struct scan *j, struct vocab *v, json_t **rest, size_t *merges)
 		rc = buf_add(&left, j->s + b->to - 1, j->n - (b->to - 1));
 	if (rc) {
 		buf_free(&left);
-		return err_set(j->e, rc, "%s: out of memory", j->path);
+		return err_set(j->e, rc, "%s: out of memory: free some", j->path);
 	}
 	*rest = json_loadb(left.v, left.n, JSON_REJECT_DUPLICATES, &je);
 	buf_free(&left);
-	return *rest ? 0 : err_set(j->e, -EINVAL, "%s: %s: not valid JSON", j->path, je.text);
+	return *rest ? 0
+		     : err_set(j->e, -EINVAL, "%s: %s: not valid JSON: fetch the file again",
+			       j->path, je.text);
 }
 
 static int read_file(struct scan *j, char **data)
@@ -383,20 +389,24 @@ static int read_file(struct scan *j, char **data)
 	int rc = 0;
 
 	if (fd < 0)
-		return err_set(j->e, -errno, "%s: cannot be opened: %s", j->path, strerror(errno));
+		return err_set(j->e, -errno, "%s: cannot be opened: %s: check the path", j->path,
+			       strerror(errno));
 	if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
-		rc = err_set(j->e, -EINVAL, "%s: not a regular file", j->path);
+		rc = err_set(j->e, -EINVAL, "%s: not a regular file: name a tokenizer.json",
+			     j->path);
 	} else if ((uint64_t)st.st_size > MAX_FILE) {
-		rc = err_set(j->e, -EFBIG, "%s: %lld MiB: no tokenizer.json is that large", j->path,
-			     (long long)(st.st_size >> 20));
+		rc = err_set(j->e, -EFBIG,
+			     "%s: %lld MiB: no tokenizer.json is that large: check the path",
+			     j->path, (long long)(st.st_size >> 20));
 	} else if (!(*data = malloc((size_t)st.st_size + 1))) {
-		rc = err_set(j->e, -ENOMEM, "%s: out of memory", j->path);
+		rc = err_set(j->e, -ENOMEM, "%s: out of memory: free some", j->path);
 	}
 	while (!rc && j->n < (size_t)st.st_size) {
 		ssize_t k = read(fd, *data + j->n, (size_t)st.st_size - j->n);
 
 		if (k < 0 && errno != EINTR)
-			rc = err_set(j->e, -errno, "%s: read: %s", j->path, strerror(errno));
+			rc = err_set(j->e, -errno, "%s: cannot be read: %s: check the disk",
+				     j->path, strerror(errno));
 		if (!k)
 			break;
 		if (k > 0)

@@ -224,7 +224,7 @@ static int replace(const struct norm_step *s, const char *in, size_t n, struct b
 			if (a == b) /* an empty match replaces nothing that a tokenizer needs */
 				return err_set(e, -EINVAL,
 					       "normalizer: a Replace pattern matched the empty "
-					       "text: this is not supported");
+					       "text: this is not supported: use token ids");
 		} else {
 			const char *hit =
 				n - p >= s->pattern_len
@@ -272,7 +272,8 @@ int normalize(const struct norm_step *steps, int n_steps, const char *in, size_t
 		else if (!(rc = buf_add(tmp, s->content, s->content_len)))
 			rc = buf_add(tmp, *res, *res_len);
 		if (rc)
-			return rc == -ENOMEM ? err_set(e, rc, "tokenizer: out of memory") : rc;
+			return rc == -ENOMEM ? err_set(e, rc, "tokenizer: out of memory: free some")
+					     : rc;
 		swap = *out;
 		*out = *tmp;
 		*tmp = swap;

@@ -217,7 +217,7 @@ int pre_tokenize(const struct pre_step *steps, int n_steps, const char *text, si
 		dst = swap;
 	}
 	*out = src;
-	return rc == -ENOMEM ? err_set(e, rc, "tokenizer: out of memory") : rc;
+	return rc == -ENOMEM ? err_set(e, rc, "tokenizer: out of memory: free some") : rc;
 }
 
 void pre_scratch_free(struct pre_scratch *s)

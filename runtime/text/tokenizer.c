@@ -108,7 +108,7 @@ int tokenizer_finish(struct tokenizer *t, struct err *e)
 		if (t->byte_level && t->byte_fallback && t->byte_id[b] < 0)
 			return err_set(e, -EOPNOTSUPP,
 				       "model.byte_fallback: with a ByteLevel pre-tokenizer and an "
-				       "incomplete alphabet: not supported");
+				       "incomplete alphabet: not supported: use token ids");
 	}
 	t->words_apart = words_apart(t);
 	added_finish(&t->raw);
@@ -142,7 +142,7 @@ int tokenizer_open(struct tokenizer **out, const struct checkpoint *c, struct er
 	if (checkpoint_kind(c) == CHECKPOINT_GGUF)
 		return tokenizer_open_gguf(out, c, e);
 	if (asprintf(&path, "%s/tokenizer.json", checkpoint_dir(c)) < 0)
-		return err_set(e, -ENOMEM, "tokenizer: out of memory");
+		return err_set(e, -ENOMEM, "tokenizer: out of memory: free some");
 	if (stat(path, &st))
 		rc = err_set(e, -errno, "%s: cannot be opened: %s: text needs it, token ids do not",
 			     path, strerror(errno));

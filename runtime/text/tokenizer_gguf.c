@@ -86,12 +86,13 @@ struct gguf {
 
 static int invalid(struct gguf *g, const char *key, const char *why)
 {
-	return err_set(g->e, -EINVAL, "%s: " KEY "%s: %s: the file is damaged", g->path, key, why);
+	return err_set(g->e, -EINVAL, "%s: " KEY "%s: %s: the file is damaged: fetch it again",
+		       g->path, key, why);
 }
 
 static int no_memory(struct gguf *g)
 {
-	return err_set(g->e, -ENOMEM, "%s: tokenizer: out of memory", g->path);
+	return err_set(g->e, -ENOMEM, "%s: tokenizer: out of memory: free some", g->path);
 }
 
 static const json_t *value(struct gguf *g, const char *key)
@@ -164,7 +165,8 @@ static int read_token(struct gguf *g, int64_t i, const char *s, uint64_t len)
 	if (!len) /* a hole: some converters pad the vocabulary so */
 		return 0;
 	if (len > TOKEN_MAX_BYTES || utf8_valid_prefix(s, len) != len)
-		return err_set(g->e, -EINVAL, "%s: " KEY "tokens[%lld]: %s: the file is damaged",
+		return err_set(g->e, -EINVAL,
+			       "%s: " KEY "tokens[%lld]: %s: the file is damaged: fetch it again",
 			       g->path, (long long)i,
 			       len > TOKEN_MAX_BYTES ? "longer than 1024 bytes"
 						     : "not valid UTF-8");
@@ -244,7 +246,7 @@ static int read_merges(struct gguf *g)
 			return err_set(g->e, -EINVAL,
 				       "%s: " KEY
 				       "merges[%llu]: \"%.*s\": not two tokens that make "
-				       "a third: the file is damaged",
+				       "a third: the file is damaged: fetch it again",
 				       g->path, (unsigned long long)i, (int)(len < 60 ? len : 60),
 				       s);
 		rc = vocab_add_merge(v, (uint32_t)l, (uint32_t)r, (uint32_t)i, (uint32_t)m, true);
@@ -314,9 +316,13 @@ static int read_spm(struct gguf *g)
 
 	if (flag(g, "remove_extra_whitespaces", false))
 		return err_set(g->e, -EOPNOTSUPP,
-			       "%s: " KEY "remove_extra_whitespaces: not supported", g->path);
+			       "%s: " KEY "remove_extra_whitespaces: not supported: use "
+			       "token ids",
+			       g->path);
 	if (value(g, "precompiled_charsmap"))
-		return err_set(g->e, -EOPNOTSUPP, "%s: " KEY "precompiled_charsmap: not supported",
+		return err_set(g->e, -EOPNOTSUPP,
+			       "%s: " KEY "precompiled_charsmap: not supported: use token "
+			       "ids",
 			       g->path);
 	t->model = MODEL_SPM;
 	t->decoder = DECODE_CHAIN;
@@ -409,9 +415,12 @@ int tokenizer_open_gguf(struct tokenizer **out, const struct checkpoint *c, stru
 	else if (!strcmp(model, "llama"))
 		rc = read_spm(&g);
 	else
-		rc = err_set(e, -EOPNOTSUPP,
-			     "%s: " KEY "model: \"%.60s\" is not supported: gpt2 and llama are",
-			     g.path, model);
+		rc = err_set(
+			e, -EOPNOTSUPP,
+			"%s: " KEY
+			"model: \"%.60s\" is not supported: use token ids, or a file with gpt2 "
+			"or llama",
+			g.path, model);
 	if (!rc)
 		rc = read_ends(&g, !strcmp(model, "llama") || pre_adds_bos(&g));
 	if (!rc)
