@@ -11,31 +11,41 @@
 #include <sys/stat.h>
 
 #include "ctl.h"
+#include "model/resolve.h"
 #include "text/tokenizer.h"
 #include "weights/checkpoint.h"
 
 static const char usage[] = "tokenize FILE [--jsonl]    FILE: a model, a tokenizer.json or a "
 			    ".gguf; text on stdin";
 
-/* A file that is no GGUF is a tokenizer.json; anything else is a checkpoint. */
-static int open_any(struct tokenizer **t, const char *path, struct err *e)
+/* A file that starts like JSON is a tokenizer.json, whatever its name. */
+static bool is_json(const char *path)
 {
+	FILE *f = fopen(path, "r");
+	int c = f ? getc(f) : EOF;
+
+	while (c == ' ' || c == '\t' || c == '\r' || c == '\n')
+		c = getc(f);
+	if (f)
+		fclose(f);
+	return c == '{';
+}
+
+static int open_any(struct tokenizer **t, const char *name, struct err *e)
+{
+	char path[MODEL_PATH_MAX], json[MODEL_PATH_MAX + 32];
 	struct checkpoint *c;
 	struct stat st;
-	size_t n = strlen(path);
-	int rc;
+	int rc = model_resolve(name, path, e);
 
-	if (!stat(path, &st) && S_ISREG(st.st_mode) && n > 5 && !strcmp(path + n - 5, ".json"))
+	if (rc)
+		return rc;
+	if (!stat(path, &st) && S_ISREG(st.st_mode) && is_json(path))
 		return tokenizer_open_hf(t, path, e);
 	if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
 		/* a directory with nothing but a tokenizer will do */
-		char *json;
-
-		if (asprintf(&json, "%s/tokenizer.json", path) < 0)
-			return err_set(e, -ENOMEM, "tokenize: out of memory");
-		rc = tokenizer_open_hf(t, json, e);
-		free(json);
-		return rc;
+		snprintf(json, sizeof(json), "%s/tokenizer.json", path);
+		return tokenizer_open_hf(t, json, e);
 	}
 	rc = checkpoint_open(&c, path, e);
 	if (rc)
