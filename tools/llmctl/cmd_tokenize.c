@@ -21,7 +21,8 @@ static const char usage[] = "tokenize FILE [--jsonl]    FILE: a model, a tokeniz
 /* A file that starts like JSON is a tokenizer.json, whatever its name. */
 static bool is_json(const char *path)
 {
-	FILE *f = fopen(path, "r");
+	const char *ext = strrchr(path, '.');
+	FILE *f = ext && !strcmp(ext, ".safetensors") ? NULL : fopen(path, "r");
 	int c = f ? getc(f) : EOF;
 
 	while (c == ' ' || c == '\t' || c == '\r' || c == '\n')
