@@ -519,9 +519,14 @@ static void cleanup(struct loader *l)
 		free(l->carries);
 		l->carries = next;
 	}
-	for (int i = 0; i < l->n_files; i++)
-		if (l->files[i].fd >= 0)
-			close(l->files[i].fd);
+	for (int i = 0; i < l->n_files; i++) {
+		if (l->files[i].fd < 0)
+			continue;
+		/* Read-ahead, and large folios that no single block covered. */
+		if (!l->files[i].direct)
+			posix_fadvise(l->files[i].fd, 0, 0, POSIX_FADV_DONTNEED);
+		close(l->files[i].fd);
+	}
 	if (l->pool)
 		munmap(l->pool, l->pool_bytes);
 	free(l->files);

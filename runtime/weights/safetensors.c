@@ -258,7 +258,7 @@ static int read_members(struct scan *s, struct err *e)
 
 	/* The format wants '{' as the first byte. */
 	if (s->text[0] != '{')
-		return bad_json(s, "'{' was expected: not a safetensors file", e);
+		return bad_json(s, "'{' was expected", e);
 	s->at = 1;
 	skip_space(s);
 	if (s->at < s->len && s->text[s->at] == '}') {
