@@ -230,12 +230,12 @@ INLINE void q8_0_m(const void *w, const void *xv, const struct act_meta *meta, i
 		   float *y, const int m)
 {
 	const int64_t nb = cols / 32;
-	const uint8_t *d = w, *q = d + nb * 32;
+	const uint8_t *q = (const uint8_t *)w + 32;
 	const int8_t *x = xv;
 	vf f[MAX_M];
 
 	EACH_TOKEN f[i] = vf_set1(0);
-	for (int64_t b = 0; b < nb; b++, d += 32, q += 8 * QUAD, x += 32 * m, meta += m) {
+	for (int64_t b = 0; b < nb; b++, q += Q8_0_BYTES, x += 32 * m, meta += m) {
 		vi a[MAX_M];
 		vf dw;
 
@@ -246,7 +246,7 @@ INLINE void q8_0_m(const void *w, const void *xv, const struct act_meta *meta, i
 
 			EACH_TOKEN a[i] = vb_dot8(a[i], wk, x + (k * m + i) * 4);
 		}
-		dw = vf_from_f16(d);
+		dw = vf_from_f16(q - 32);
 		EACH_TOKEN f[i] = vf_fma(vi_to_f(a[i]), vf_mul(dw, vf_set1(meta[i].d)), f[i]);
 	}
 	EACH_TOKEN vf_store(y + i * 16, f[i]);
@@ -269,18 +269,18 @@ INLINE void q4_0_m(const void *w, const void *xv, const struct act_meta *meta, i
 		   float *y, const int m)
 {
 	const int64_t nb = cols / 32;
-	const uint8_t *d = w, *q = d + nb * 32;
+	const uint8_t *q = (const uint8_t *)w + 32;
 	const int8_t *x = xv;
 	vf f[MAX_M];
 
 	EACH_TOKEN f[i] = vf_set1(0);
-	for (int64_t b = 0; b < nb; b++, d += 32, q += 4 * QUAD, x += 32 * m, meta += m) {
+	for (int64_t b = 0; b < nb; b++, q += Q4_0_BYTES, x += 32 * m, meta += m) {
 		vi a[MAX_M];
 		vf dw;
 
 		EACH_TOKEN a[i] = vi_shl(vi_set1(meta[i].neg_sum), 3);
 		dot_nibbles(a, q, x, m);
-		dw = vf_from_f16(d);
+		dw = vf_from_f16(q - 32);
 		EACH_TOKEN f[i] = vf_fma(vi_to_f(a[i]), vf_mul(dw, vf_set1(meta[i].d)), f[i]);
 	}
 	EACH_TOKEN vf_store(y + i * 16, f[i]);
@@ -441,13 +441,13 @@ INLINE void fma_nibbles(vf *f, vf *h, const uint8_t *q, vf scale, vf offset, con
 			     int64_t cols, float *y, const int m)                                  \
 	{                                                                                          \
 		const int64_t nb = cols / 32;                                                      \
-		const uint8_t *d = w, *q = d + nb * 32;                                            \
+		const uint8_t *q = (const uint8_t *)w + 32;                                        \
 		const float *x = xv;                                                               \
 		vf f[MAX_M], h[MAX_M];                                                             \
                                                                                                    \
 		EACH_TOKEN f[i] = h[i] = vf_set1(0);                                               \
-		for (int64_t b = 0; b < nb; b++, d += 32, q += (bytes), x += 32 * m) {             \
-			vf s = vf_from_f16(d);                                                     \
+		for (int64_t b = 0; b < nb; b++, q += (bytes), x += 32 * m) {                      \
+			vf s = vf_from_f16(q - 32);                                                \
                                                                                                    \
 			step;                                                                      \
 		}                                                                                  \
@@ -455,10 +455,10 @@ INLINE void fma_nibbles(vf *f, vf *h, const uint8_t *q, vf scale, vf offset, con
 	}                                                                                          \
 	TILE_FN(name)
 
-BLOCK_TILE(q8_0_f32, 8 * QUAD,
+BLOCK_TILE(q8_0_f32, Q8_0_BYTES,
 	   for (int k = 0; k < 8; k++) fma_quad(f, h, vb_load(q + k * QUAD), s,
 						vf_mul(s, vf_set1(-128)), x + 4 * k * m, m))
-BLOCK_TILE(q4_0_f32, 4 * QUAD, fma_nibbles(f, h, q, s, vf_mul(s, vf_set1(-8)), x, m))
+BLOCK_TILE(q4_0_f32, Q4_0_BYTES, fma_nibbles(f, h, q, s, vf_mul(s, vf_set1(-8)), x, m))
 
 INLINE void q4_k_f32_m(const void *w, const void *xv, const struct act_meta *meta, int64_t cols,
 		       float *y, const int m)

@@ -6,14 +6,16 @@
  *   F32     [cols][16] float                         (cols rounded up to even, as for all floats)
  *   F16     [cols][16] half
  *   BF16    [cols/2][16][2] bfloat16
- *   Q8_0    [nb][16] half scale, then [nb][8] quads of bytes q + 128        (nb = cols/32)
- *   Q4_0    [nb][16] half scale, then [nb][4][64]: low nibbles quad i, high nibbles quad i + 4
+ *   Q8_0    per 32 columns: [16] half scale, then 8 quads of bytes q + 128
+ *   Q4_0    per 32 columns: [16] half scale, then [4][64]: low nibbles quad i, high nibbles i + 4
  *   Q4_K    per 256 columns: [16] half d, [16] half dmin, [12][16] packed scales and mins as in
  *           the checkpoint, then per sub-block of 32 as Q4_0
  *   Q6_K    per 256 columns: [16] half d, [16][16] int8 scales (sub-block, row), then per
  *           sub-block of 16 (quads 0..3): [64] low nibbles of quads 0 | 1 << 4, [64] of quads
  *           2 | 3 << 4, [64] the two high bits of quads 0 | 1 << 2 | 2 << 4 | 3 << 6
  *
+ * Scales stand right before what they scale: a group is then one stream. Two streams, scales and
+ * quants, were read from memory at little more than half the speed.
  * Same size as in the checkpoint, but for the padding to 16 rows and to an even number of columns.
  */
 #ifndef LLMDEV_KERNELS_CPU_LAYOUT_H
@@ -22,6 +24,9 @@
 #include <stdint.h>
 
 #define QUAD 64
+
+#define Q8_0_BYTES 544
+#define Q4_0_BYTES 288
 
 #define Q4K_D	   0
 #define Q4K_DMIN   32

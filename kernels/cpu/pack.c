@@ -110,15 +110,14 @@ static void pack_bf16(uint8_t *dst, const uint8_t *src, int rows, int64_t cols)
 static void pack_q8_0(uint8_t *dst, const uint8_t *src, int rows, int64_t cols)
 {
 	int64_t nb = cols / 32;
-	uint8_t *q = dst + nb * 32;
 
-	for (int64_t b = 0; b < nb; b++) {
+	for (int64_t b = 0; b < nb; b++, dst += Q8_0_BYTES) {
 		for (int r = 0; r < rows; r++) {
 			const uint8_t *block = src + (r * nb + b) * 34;
 
-			memcpy(dst + (b * CPU_ROWS + r) * 2, block, 2);
+			memcpy(dst + r * 2, block, 2);
 			for (int i = 0; i < 8; i++)
-				store32(q + (b * 8 + i) * QUAD + r * 4,
+				store32(dst + 32 + i * QUAD + r * 4,
 					load32(block + 2 + i * 4) ^ 0x80808080);
 		}
 	}
@@ -127,15 +126,14 @@ static void pack_q8_0(uint8_t *dst, const uint8_t *src, int rows, int64_t cols)
 static void pack_q4_0(uint8_t *dst, const uint8_t *src, int rows, int64_t cols)
 {
 	int64_t nb = cols / 32;
-	uint8_t *q = dst + nb * 32;
 
-	for (int64_t b = 0; b < nb; b++) {
+	for (int64_t b = 0; b < nb; b++, dst += Q4_0_BYTES) {
 		for (int r = 0; r < rows; r++) {
 			const uint8_t *block = src + (r * nb + b) * 18;
 
-			memcpy(dst + (b * CPU_ROWS + r) * 2, block, 2);
+			memcpy(dst + r * 2, block, 2);
 			for (int i = 0; i < 4; i++)
-				store32(q + (b * 4 + i) * QUAD + r * 4, load32(block + 2 + i * 4));
+				store32(dst + 32 + i * QUAD + r * 4, load32(block + 2 + i * 4));
 		}
 	}
 }
@@ -316,15 +314,18 @@ void cpu_unpack_row(float *dst, const void *group, int lane, int64_t cols, enum 
 		break;
 	case DTYPE_Q8_0:
 		for (int64_t k = 0; k < cols; k++) {
-			uint8_t q = g[cols + k / 4 * QUAD + lane * 4 + k % 4];
+			const uint8_t *block = g + k / 32 * Q8_0_BYTES;
 
-			dst[k] = half_at(g, k / 32 * CPU_ROWS + lane) * (q - 128);
+			dst[k] = half_at(block, lane) *
+				 (block[32 + k % 32 / 4 * QUAD + lane * 4 + k % 4] - 128);
 		}
 		break;
 	case DTYPE_Q4_0:
-		for (int64_t k = 0; k < cols; k++)
-			dst[k] = half_at(g, k / 32 * CPU_ROWS + lane) *
-				 (nibble(g + cols + k / 32 * 256, lane, k % 32) - 8);
+		for (int64_t k = 0; k < cols; k++) {
+			const uint8_t *block = g + k / 32 * Q4_0_BYTES;
+
+			dst[k] = half_at(block, lane) * (nibble(block + 32, lane, k % 32) - 8);
+		}
 		break;
 	case DTYPE_Q4_K:
 		row_q4_k(dst, g, lane, cols);

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+/*
+ * How fast the CPU kernels are on one core: a row of products with one token over weights that no
+ * cache holds (decode: GB/s of weights), and a tile of tokens over weights that stay in L2
+ * (prefill: multiply-adds a second). Times are the thread's own CPU time, so that neighbours on the
+ * machine count less.
+ *
+ * usage: kernels [ISA [TYPE]]
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "kernels/cpu/cpu.h"
+
+#define COLS   1024
+#define STREAM ((size_t)192 << 20)
+
+static double cpu_seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+static void fill(uint8_t *p, size_t n)
+{
+	/* small scales whatever the format: bytes 0x11 are neither NaN nor denormal */
+	memset(p, 0x11, n);
+}
+
+static double best_of(double a, double b)
+{
+	return a == 0 || b < a ? b : a;
+}
+
+static void bench(const struct cpu_kernels *k, enum dtype type, enum act_fmt fmt, uint8_t *w,
+		  uint8_t *x, struct act_meta *meta)
+{
+	size_t bytes = cpu_group_bytes(type, COLS), groups = STREAM / bytes;
+	cpu_tile_fn fn = k->tile(type, fmt);
+	struct act_tile one = {1, x, meta}, tile = {k->max_m, x, meta};
+	float y[CPU_MAX_TILE * CPU_ROWS];
+	double decode = 0, cached = 0, prefill = 0;
+	int reps = 2000;
+
+	for (int run = 0; run < 5; run++) {
+		double t = cpu_seconds();
+
+		for (size_t g = 0; g < groups; g++)
+			fn(w + g * bytes, &one, COLS, y);
+		decode = best_of(decode, cpu_seconds() - t);
+		t = cpu_seconds();
+		for (int r = 0; r < reps; r++)
+			fn(w + r % 8 * bytes, &one, COLS, y);
+		cached = best_of(cached, cpu_seconds() - t);
+		t = cpu_seconds();
+		for (int r = 0; r < reps; r++)
+			fn(w + r % 8 * bytes, &tile, COLS, y);
+		prefill = best_of(prefill, cpu_seconds() - t);
+	}
+	printf("%-8s %-5s x %-5s  decode %6.1f GB/s (%.1f from L2)   prefill %6.1f GMAC/s\n", k->name,
+	       dtype_info(type)->name,
+	       fmt == ACT_I8	 ? "int8"
+	       : fmt == ACT_BF16 ? "bf16"
+				 : "float",
+	       groups * bytes / decode * 1e-9, reps * bytes / cached * 1e-9,
+	       (double)reps * k->max_m * COLS * CPU_ROWS / prefill * 1e-9);
+}
+
+/* What the core can read at all. */
+static void bench_read(const uint8_t *w)
+{
+	double best = 0;
+	uint64_t sum = 0;
+
+	for (int run = 0; run < 5; run++) {
+		double t = cpu_seconds();
+
+		for (size_t i = 0; i < STREAM; i += 64)
+			sum += *(const uint64_t *)(w + i);
+		best = best_of(best, cpu_seconds() - t);
+	}
+	printf("reading one word a line: %.1f GB/s%s\n", STREAM / best * 1e-9, sum ? "" : " ");
+}
+
+int main(int argc, char **argv)
+{
+	static const enum dtype types[] = {DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_K, DTYPE_Q6_K,
+					   DTYPE_BF16, DTYPE_F16,  DTYPE_F32};
+	uint8_t *w = mmap(NULL, STREAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *x = calloc(CPU_MAX_TILE, COLS * sizeof(float));
+	struct act_meta *meta = calloc(CPU_MAX_TILE, COLS / 32 * sizeof(*meta));
+
+	if (w == MAP_FAILED || !x || !meta)
+		return 1;
+	madvise(w, STREAM, MADV_HUGEPAGE);
+	fill(w, STREAM);
+	bench_read(w);
+	for (int i = 0; cpu_kernels_at(i); i++) {
+		const struct cpu_kernels *k = cpu_kernels_at(i);
+
+		if (!cpu_kernels_usable(k) || (argc > 1 && strcmp(argv[1], k->name)))
+			continue;
+		for (int t = 0; t < (int)(sizeof(types) / sizeof(types[0])); t++)
+			for (int fmt = ACT_FORMATS - 1; fmt >= 0; fmt--)
+				if (k->tile(types[t], fmt) &&
+				    (argc < 3 || !strcmp(argv[2], dtype_info(types[t])->name)))
+					bench(k, types[t], fmt, w, x, meta);
+	}
+	return 0;
+}
