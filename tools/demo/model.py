@@ -187,8 +187,9 @@ class Model(nn.Module):
 
     def save(self, folder):
         os.makedirs(folder, exist_ok=True)
-        save_file(self.published(), os.path.join(folder, "model.safetensors"),
-                  metadata={"format": "pt"})
+        weights = os.path.join(folder, "model.safetensors")
+        save_file(self.published(), weights, metadata={"format": "pt"})
+        os.chmod(weights, 0o644)  # save_file leaves it private
         with open(os.path.join(folder, "config.json"), "w") as f:
             json.dump(self.c, f, indent=2)
             f.write("\n")

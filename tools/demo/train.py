@@ -10,7 +10,6 @@ Deterministic for one version of PyTorch, one kind of CPU and one number of thre
 
 import argparse
 import json
-import math
 import os
 import random
 import time
@@ -45,7 +44,7 @@ def make_tokenizer(turns, vocab):
     trainer = trainers.BpeTrainer(vocab_size=vocab - len(SPECIAL), show_progress=False,
                                   initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
     corpus = [t.answer for t in turns] + [q for t in turns for q in t.questions]
-    tok.train_from_iterator(corpus + ["user", "assistant", "system"], trainer)
+    tok.train_from_iterator(corpus + ["user", "assistant", "system"] * 100, trainer)
     if tok.get_vocab_size() != vocab - len(SPECIAL):
         raise SystemExit(f"the text gives only {tok.get_vocab_size()} tokens: lower vocab_size")
     tok.add_special_tokens(SPECIAL)
@@ -261,11 +260,13 @@ def main():
     p.add_argument("--faq", default=os.path.join(HERE, "../../docs/faq.md"))
     p.add_argument("--out", required=True)
     p.add_argument("--steps", type=int, default=3000)
-    p.add_argument("--batch", type=int, default=4096, help="tokens a step, padding included")
-    p.add_argument("--rate", type=float, default=3e-3)
+    p.add_argument("--decay", type=int, default=1000, help="steps in which the rate falls to nothing")
+    p.add_argument("--batch", type=int, default=1024, help="tokens a step, padding included")
+    p.add_argument("--rate", type=float, default=2e-3)
     p.add_argument("--noise", type=float, default=0.02)
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--threads", type=int, default=1,
+                   help="more help little: the matrices are small, and threads wait for each other")
     p.add_argument("--state", help="file that keeps the state of training; continued if it exists")
     p.add_argument("--check", action="store_true", help="only report on the model in --out")
     a = p.parse_args()
@@ -293,7 +294,7 @@ def main():
     matrices = [x for n, x in model.named_parameters() if x.dim() > 1 and "embed" not in n]
     rest = [x for n, x in model.named_parameters() if x.dim() == 1 or "embed" in n]
     opt = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}],
-                            lr=a.rate, betas=(0.9, 0.98), fused=True)
+                            lr=a.rate, betas=(0.9, 0.99), fused=True)
     step, queue = 0, []
     if a.state and os.path.exists(a.state):
         s = torch.load(a.state, weights_only=False)
@@ -303,17 +304,18 @@ def main():
         rng.setstate(s["rng"])
         torch.set_rng_state(s["torch"])
 
-    warm, start, seen = 100, time.time(), 0
+    start, seen = time.time(), 0
     while step < a.steps:
         if not queue:
             queue = list(epoch(rng, chat, entries, dialogues, a.batch, CONFIG["max_position_embeddings"]))
         ids, want, where = queue.pop()
-        # Up, then down to nothing on a cosine; noise joins after the first fifth.
-        progress = step / a.steps
+        # Up in a hundred steps, level, down to nothing over the last ones. Only that last stretch
+        # depends on the total, so a run can be continued with more steps from before it.
+        rate = a.rate * min(1, (step + 1) / 100, (a.steps - step) / a.decay)
         for g in opt.param_groups:
-            g["lr"] = a.rate * min(1, (step + 1) / warm) * (0.5 + 0.5 * math.cos(progress * math.pi))
-        noise = a.noise if progress > 0.2 else 0
-        model.disturb = (lambda x: x + noise * torch.randn_like(x)) if noise else (lambda x: x)
+            g["lr"] = rate
+        # Noise on what each block reads, a few times what rounding to int8 adds, buys margins.
+        model.disturb = lambda x: x + a.noise * torch.randn_like(x)
         hidden = model.hidden(ids)
         logits = model.lm_head(hidden.reshape(-1, hidden.shape[-1])[where])
         loss = F.cross_entropy(logits, want)
