@@ -52,6 +52,15 @@ void loader_fail(struct loader *l, int code, const struct err *why)
 	pthread_mutex_unlock(&l->lock);
 }
 
+void loader_retire_slot(struct loader *l, int slot)
+{
+	l->slots[slot].retired = true;
+	pthread_mutex_unlock(&l->lock);
+	madvise(l->slots[slot].buf, (size_t)l->block_bytes, MADV_DONTNEED);
+	pthread_mutex_lock(&l->lock);
+	l->n_retired++;
+}
+
 /* ---- plan --------------------------------------------------------------------------------------- */
 
 static int check_item(const struct checkpoint *c, const struct load_item *it, struct err *e)
@@ -361,7 +370,10 @@ static void *copy_worker(void *arg)
 		pthread_mutex_lock(&l->lock);
 		l->n_copied++;
 		l->slots[slot].block = -1;
-		l->free_slots[l->n_free++] = slot;
+		if (l->n_free >= l->n_blocks - l->next_block)
+			loader_retire_slot(l, slot);
+		else
+			l->free_slots[l->n_free++] = slot;
 		pthread_cond_signal(&l->freed);
 	}
 	pthread_mutex_unlock(&l->lock);

@@ -4,9 +4,9 @@
  * place (load_copy.c) and the io_uring reader (load_ring.c).
  *
  * Life of a block: the reader takes a free slot, reads the block into it and hands the slot to the
- * workers' queue; a worker copies its bytes into place and frees the slot. Once the last block has
- * been given out, free slots are returned to the system: at that moment the bytes still on their
- * way are not yet in place, so memory never exceeds the weights by more than a few blocks.
+ * workers' queue; a worker copies its bytes into place and frees the slot. Slots that are free when
+ * there are no more blocks for them are retired, their memory returned to the system: bytes in
+ * place, in slots and still to be read never sum up to more than the weights and a few blocks.
  *
  * Locks: loader.lock guards everything below it in the struct; blocks, sources, items and files
  * are constant while threads run. A slot belongs to whoever took it from the free list or queue.
@@ -46,7 +46,8 @@ struct load_block {
 struct load_slot {
 	uint8_t *buf;
 	int block;              /* being read or copied, -1: free */
-	bool fixed;             /* registered with the ring */
+	bool fixed;             /* registered with the ring; the reader's */
+	bool retired;           /* its memory is given back: it must not be used again */
 };
 
 /* A group of rows whose bytes come from several blocks. */
@@ -81,6 +82,7 @@ struct loader {
 	pthread_cond_t freed;                   /* a slot came back, or `failed` */
 	int *queue, queue_head, queue_len;      /* slots to be copied, in order of arrival */
 	int *free_slots, n_free;
+	int n_retired;
 	int next_block;                         /* the next one to be read */
 	int n_copied;                           /* blocks in place */
 	uint64_t bytes_read;
@@ -92,6 +94,12 @@ struct loader {
 
 /* Records the first failure and wakes everybody. Not with the lock held. */
 void loader_fail(struct loader *l, int code, const struct err *why);
+
+/*
+ * Gives a slot's memory back: more are free than blocks are left. Called with the lock held, which
+ * it drops meanwhile. The caller has taken the slot from wherever it was.
+ */
+void loader_retire_slot(struct loader *l, int slot);
 
 /*
  * Copies what blocks[block], read into buf, holds of every item to its place. *scratch is the

@@ -13,14 +13,12 @@
 #include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 struct reader {
 	struct io_uring ring;
 	struct loader *l;
 	bool fixed_files, fixed_buffers;
 	int in_flight;
-	int n_retired; /* slots given back for good */
 };
 
 static int setup(struct reader *r)
@@ -65,18 +63,26 @@ static void register_slot(struct reader *r, int slot)
 		r->fixed_buffers = false;
 }
 
-/* The end is in sight: this slot gets no further block, its memory goes back. */
-static void retire_slot(struct reader *r, int slot)
+/* Retired slots hold pinned pages until the ring forgets them. */
+static void unregister_retired(struct reader *r)
 {
-	struct load_slot *s = &r->l->slots[slot];
+	struct loader *l = r->l;
 	struct iovec none = {NULL, 0};
 	__u64 tag = 0;
 
-	if (s->fixed)
-		io_uring_register_buffers_update_tag(&r->ring, (unsigned)slot, &none, &tag, 1);
-	s->fixed = false;
-	madvise(s->buf, (size_t)r->l->block_bytes, MADV_DONTNEED);
-	r->n_retired++;
+	for (int i = 0; i < l->n_slots; i++) {
+		bool retired;
+
+		if (!l->slots[i].fixed)
+			continue;
+		pthread_mutex_lock(&l->lock);
+		retired = l->slots[i].retired;
+		pthread_mutex_unlock(&l->lock);
+		if (!retired)
+			continue;
+		io_uring_register_buffers_update_tag(&r->ring, (unsigned)i, &none, &tag, 1);
+		l->slots[i].fixed = false;
+	}
 }
 
 static void queue_read(struct reader *r, int slot)
@@ -101,26 +107,26 @@ static void queue_read(struct reader *r, int slot)
 static void feed(struct reader *r)
 {
 	struct loader *l = r->l;
+	bool more = true;
 
-	while (r->in_flight < l->depth) {
-		bool more;
-		int slot;
+	pthread_mutex_lock(&l->lock);
+	while (l->n_free && (r->in_flight < l->depth || !more)) {
+		int slot = l->free_slots[--l->n_free];
 
-		pthread_mutex_lock(&l->lock);
-		if (!l->n_free) {
-			pthread_mutex_unlock(&l->lock);
-			break;
-		}
-		slot = l->free_slots[--l->n_free];
 		more = l->next_block < l->n_blocks && !l->failed;
-		if (more)
-			l->slots[slot].block = l->next_block++;
+		if (!more) {
+			loader_retire_slot(l, slot);
+			continue;
+		}
+		l->slots[slot].block = l->next_block++;
 		pthread_mutex_unlock(&l->lock);
-		if (more)
-			queue_read(r, slot);
-		else
-			retire_slot(r, slot);
+		queue_read(r, slot);
+		pthread_mutex_lock(&l->lock);
 	}
+	more = l->n_retired > 0;
+	pthread_mutex_unlock(&l->lock);
+	if (more)
+		unregister_retired(r);
 }
 
 /* A read has ended with `res` bytes or -errno: the slot goes to the workers. */
@@ -170,18 +176,18 @@ static int reap(struct reader *r, struct err *e)
 	return first;
 }
 
-/* Waits until a worker gives a slot back; false if none is out. */
+/* Waits until a worker gives a slot back; false if none will. */
 static bool wait_for_slot(struct reader *r)
 {
 	struct loader *l = r->l;
-	bool out;
+	bool more;
 
 	pthread_mutex_lock(&l->lock);
-	while (!l->n_free && r->n_retired < l->n_slots && !l->failed)
+	while (!l->n_free && l->n_retired < l->n_slots && !l->failed)
 		pthread_cond_wait(&l->freed, &l->lock);
-	out = r->n_retired < l->n_slots && !l->failed;
+	more = l->n_free && !l->failed;
 	pthread_mutex_unlock(&l->lock);
-	return out;
+	return more;
 }
 
 int load_ring_run(struct loader *l, struct err *e)

@@ -448,8 +448,8 @@ static void traces(const char *dir)
 	rc = weights_load(c, &it, 1, NULL, &st, &e);
 	CHECK(rc == 0, "loads with %s (%s)", st.method, e.msg);
 	peak = status_kib("VmHWM:") - before;
-#if defined(__SANITIZE_ADDRESS__)
-	tap_skip("memory is counted differently under ASan");
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	tap_skip("memory is counted differently under sanitizers");
 #else
 	CHECK(peak <= (long)(bytes >> 10) + 16384, "peak RSS %ld KiB for %zu KiB of weights", peak,
 	      bytes >> 10);
