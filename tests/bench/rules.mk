@@ -6,7 +6,9 @@ BENCH := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/*.c))
 $(O)/bench/%: $(O)/tests/bench/%.o $(RT_LIB)
 	$(say) LD $@
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS)
+
+$(O)/bench/membw: $(call obj,tools/llmctl/bandwidth.c)
 
 .PHONY: bench-programs
 bench-programs: $(BENCH)
