@@ -104,6 +104,9 @@ int engine_submit(struct engine *en, const struct request_params *p, struct requ
 		return err_set(e, -ENOMEM, "request: out of memory: try again later");
 	r->en = en;
 	rc = fold_init(&r->fold, en->tokenizer, p->stop, p->n_stop, e);
+	/* an answer goes on where its prompt's text ended: its first word keeps its space */
+	for (size_t i = 0; en->tokenizer && i < p->n_prompt; i++)
+		r->fold.detok.started |= !tokenizer_is_special(en->tokenizer, p->prompt[i]);
 	if (!rc && copy_prompt(r, p))
 		rc = err_set(e, -ENOMEM, "request: out of memory: try again later");
 	if (rc) {
