@@ -3,6 +3,7 @@
  * Opens a Hugging Face tokenizer.json (format of the `tokenizers` library, version 1.0), with the
  * names of BOS and EOS from a tokenizer_config.json beside it. Whatever the file asks for that
  * would not be done is refused by name: a tokenizer that is nearly right is wrong without a sign.
+ * Left alone on purpose: truncation and padding, which are settings of a call, not of a vocabulary.
  */
 #include <errno.h>
 #include <stdarg.h>
