@@ -317,8 +317,8 @@ static void test_limit(void)
 
 static void test_invalid_utf8(void)
 {
-	static const char *const texts[] = {"a\xff"
-					    "b",
+	static const char *const texts[] = {("a\xff"
+					     "b"),
 					    "\xe4\xb8",
 					    "\xc0\xaf",
 					    "\xed\xa0\x80 x",
