@@ -323,6 +323,7 @@ void load_forget_block(struct loader *l, int block)
 static int alloc_slots(struct loader *l, int n)
 {
 	size_t stride = (size_t)l->block_bytes;
+	uint8_t *first;
 
 	l->pool_bytes = (size_t)n * stride + HUGE_PAGE;
 	l->pool = mmap(NULL, l->pool_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
@@ -331,6 +332,12 @@ static int alloc_slots(struct loader *l, int n)
 		l->pool = NULL;
 		return -ENOMEM;
 	}
+	/*
+	 * In huge pages a block is one segment for the disk, not 256: many controllers take fewer
+	 * than that in one command and would split each read.
+	 */
+	first = l->pool + (-(uintptr_t)l->pool & (HUGE_PAGE - 1));
+	madvise(l->pool, l->pool_bytes, MADV_HUGEPAGE);
 	l->slots = calloc((size_t)n, sizeof(*l->slots));
 	l->queue = malloc((size_t)n * sizeof(*l->queue));
 	l->free_slots = malloc((size_t)n * sizeof(*l->free_slots));
@@ -338,7 +345,7 @@ static int alloc_slots(struct loader *l, int n)
 		return -ENOMEM;
 	l->n_slots = n;
 	for (int i = 0; i < n; i++) {
-		l->slots[i] = (struct load_slot){.buf = l->pool + (size_t)i * stride, .block = -1};
+		l->slots[i] = (struct load_slot){.buf = first + (size_t)i * stride, .block = -1};
 		l->free_slots[n - 1 - i] = i;
 	}
 	l->n_free = n;

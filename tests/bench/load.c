@@ -80,6 +80,15 @@ static long peak_rss_kib(void)
 	return kib;
 }
 
+/* CPU time of all threads so far. */
+static double cpu_seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static double touch(const struct placement *p)
 {
 	struct timespec a, b;
@@ -112,7 +121,7 @@ static int run(const struct checkpoint *c, const struct load_opts *o, int rows, 
 	struct load_stats st;
 	struct err e;
 	size_t bytes = plan(c, items, rows, NULL);
-	double touched = 0;
+	double touched = 0, cpu;
 	uint64_t h = 0;
 
 	if (placement_alloc(&p, bytes, -1, &e)) {
@@ -123,16 +132,18 @@ static int run(const struct checkpoint *c, const struct load_opts *o, int rows, 
 	plan(c, items, rows, p.base);
 	if (!cold)
 		touched = touch(&p);
+	cpu = cpu_seconds();
 	if (weights_load(c, items, (int)checkpoint_n_tensors(c), o, &st, &e)) {
 		fprintf(stderr, "load: %s\n", e.msg);
 		placement_free(&p);
 		free(items);
 		return 1;
 	}
+	cpu = cpu_seconds() - cpu;
 	printf("{\"bytes_per_s\":%.0f,\"seconds\":%.4f,\"bytes_read\":%" PRIu64
-	       ",\"method\":\"%s\",\"weights\":%zu,\"peak_rss_kib\":%ld",
+	       ",\"method\":\"%s\",\"weights\":%zu,\"peak_rss_kib\":%ld,\"cpu_seconds\":%.3f",
 	       (double)st.bytes_read / st.seconds, st.seconds, st.bytes_read, st.method, bytes,
-	       peak_rss_kib());
+	       peak_rss_kib(), cpu);
 	if (touched > 0)
 		printf(",\"touch_bytes_per_s\":%.0f", (double)bytes / touched);
 	for (size_t i = 0; sum && i < bytes / 8; i++)
