@@ -11,6 +11,7 @@ a line each,
   {"ids", "decoded", "skipped"}                            any ids at all
 A larger TEXTS and another SEED give a differential test that is not committed.
 """
+import collections
 import json
 import os
 import random
@@ -29,6 +30,9 @@ TEKKEN = (P + UP + "*" + LOW + "+|" + P + UP + "+" + LOW + "*"
           + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + SPACES)
 O200K = (P + UP + "*" + LOW + "+" + CONTRACTION + "?|" + P + UP + "+" + LOW + "*" + CONTRACTION + "?"
          + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + SPACES)
+CL100K = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s")
+DEEPSEEK3 = (r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"""
+             + SPACES)
 
 CORPUS = [
     "The device is open, and the kernel keeps the conversation until it is closed again.",
@@ -94,7 +98,9 @@ def spm(vocab=420, fallback=True, fuse=True, normalizer=None, pre=None, decoder=
     train = Tokenizer(models.BPE())
     train.normalizer = normalizers.Replace(" ", "▁")
     train.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
-    train.train_from_iterator(CORPUS * 4, trainers.BpeTrainer(vocab_size=vocab - 260, show_progress=False, limit_alphabet=110))
+    count = collections.Counter("".join(CORPUS).replace(" ", "▁"))
+    chars = sorted(count, key=lambda c: (-count[c], c))[:110]  # given, because the trainer's own choice varies
+    train.train_from_iterator(CORPUS * 4, trainers.BpeTrainer(vocab_size=vocab - 260, show_progress=False, limit_alphabet=110, initial_alphabet=chars))
     m = json.loads(train.to_str())["model"]
     words = ["<unk>", "<s>", "</s>"] + (["<0x%02X>" % b for b in range(256)] if fallback else [])
     words += [t for t, _ in sorted(m["vocab"].items(), key=lambda kv: kv[1])]
@@ -145,6 +151,13 @@ def all_tokenizers():
     t = byte_level(O200K, nfc=False)
     t.add_special_tokens(["<|start|>", "<|end|>", "<|im_end|>"])
     yield "o200k", t
+    yield "cl100k", chatml(byte_level(CL100K, nfc=False))
+    split = pre_tokenizers.Split
+    yield "deepseek3", chatml(byte_level(None, nfc=False, pre=pre_tokenizers.Sequence(
+        [split(Regex(r"\p{N}{1,3}"), "isolated"), split(Regex("[一-龥぀-ゟ゠-ヿ]+"), "isolated"), split(Regex(DEEPSEEK3), "isolated"),
+         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])))
+    yield "matches_only", chatml(byte_level(None, pre=pre_tokenizers.Sequence(
+        [split(Regex(QWEN2), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])))
     yield "starcoder", chatml(byte_level(None, nfc=False, pre=pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])))
     yield "digits", chatml(byte_level(None, pre=pre_tokenizers.Sequence(

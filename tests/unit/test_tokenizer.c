@@ -156,10 +156,11 @@ static int run_cases(const struct tokenizer *t, const char *path, int *bad)
 static void test_fixtures(void)
 {
 	static const char *const names[] = {
-		"qwen2",  "qwen35",	  "llama3",	  "gpt2",	   "gpt2_prefix",
-		"tekken", "o200k",	  "starcoder",	  "digits",	   "llama2",
-		"gemma",  "metaspace",	  "fuse_unk",	  "no_unk",	   "llama2_metaspace",
-		"added",  "split_merged", "split_invert", "split_removed",
+		"qwen2",	"qwen35",	 "llama3",	     "gpt2",   "gpt2_prefix",
+		"tekken",	"o200k",	 "starcoder",	     "cl100k", "deepseek3",
+		"matches_only", "digits",	 "llama2",	     "gemma",  "metaspace",
+		"fuse_unk",	"no_unk",	 "llama2_metaspace", "added",  "split_merged",
+		"split_invert", "split_removed",
 	};
 	const char *dir = getenv("TOKENIZER_CASES"); /* a larger set, made with the script */
 
