@@ -93,6 +93,10 @@ struct synth_job {
 	bool pure;
 	int threads; /* 0: online CPUs, at most 8 */
 	void (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
+	/* Gives row `row` of tensor t (stacked matrices one after the other) instead of random
+	 * numbers, called from several threads; may be NULL. For tests that quantise a real model. */
+	void (*row)(void *ctx, const struct synth_tensor *t, int64_t row, float *x);
+	void *row_ctx;
 	/* asked between chunks; true ends with -EINTR and leaves no file behind; may be NULL */
 	bool (*stop)(void);
 };

@@ -200,19 +200,27 @@ static void safetensors_header(struct buf *out, struct synth_tensors *t)
 
 /* Rows [first, first + rows) of one tensor, split between the threads by rows. */
 struct work {
+	const struct synth_job *job;
 	uint8_t *dst;
 	const struct synth_tensor *t;
 	int64_t index, first, rows, cols;
-	uint64_t seed;
 	float *scratch;
 };
 
 static void *fill(void *arg)
 {
 	struct work *w = arg;
+	size_t row_bytes = dtype_row_bytes(w->t->type, w->cols);
 
-	synth_fill_random(w->dst, w->t->type, w->cols, w->first, w->rows, w->seed, w->index,
-			  w->scratch);
+	if (!w->job->row) {
+		synth_fill_random(w->dst, w->t->type, w->cols, w->first, w->rows, w->job->seed,
+				  w->index, w->scratch);
+		return NULL;
+	}
+	for (int64_t r = 0; r < w->rows; r++) {
+		w->job->row(w->job->row_ctx, w->t, w->first + r, w->scratch);
+		synth_convert_row(w->dst + (size_t)r * row_bytes, w->t->type, w->scratch, w->cols);
+	}
 	return NULL;
 }
 
@@ -300,8 +308,8 @@ static int write_tensor(struct out *o, const struct synth_tensor *t, int64_t ind
 
 		if (o->job->stop && o->job->stop())
 			return -EINTR;
-		if (t->content == SYNTH_RANDOM) {
-			struct work w = {o->chunk, t, index, r, n, cols, o->job->seed, NULL};
+		if (t->content == SYNTH_RANDOM || (o->job->row && t->content == SYNTH_ONES)) {
+			struct work w = {o->job, o->chunk, t, index, r, n, cols, NULL};
 
 			fill_parallel(&w, o->threads, o->scratch);
 		} else {
