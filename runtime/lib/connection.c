@@ -138,16 +138,20 @@ static void watch(struct llmdev *d, int op)
 	epoll_ctl(d->epoll_fd, op, d->fd, &ev);
 }
 
-/* One attempt. 0 or -errno. */
-static int try_connect(struct llmdev *d)
+/* One attempt; `wait` stands in line for a moment where many others connect. 0 or -errno. */
+static int try_connect(struct llmdev *d, bool wait)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct timeval limit = {.tv_sec = 2};
 	int rc;
 
 	memcpy(addr.sun_path, d->path, strlen(d->path) + 1);
-	d->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* Sending and receiving say MSG_DONTWAIT themselves. */
+	d->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | (wait ? 0 : SOCK_NONBLOCK), 0);
 	if (d->fd < 0)
 		return -errno;
+	if (wait)
+		setsockopt(d->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	if (connect(d->fd, (struct sockaddr *)&addr, sizeof(addr))) {
 		rc = -errno;
 		close(d->fd);
@@ -220,7 +224,7 @@ static void reconnect(struct llmdev *d)
 
 	if (!d->give_up_ns || now < d->retry_ns)
 		return;
-	rc = try_connect(d);
+	rc = try_connect(d, false);
 	if (!rc)
 		return;
 	if (!worth_waiting(rc) || now >= d->give_up_ns) {
@@ -314,7 +318,7 @@ void connection_work(struct llmdev *d)
 
 int connection_open(struct llmdev *d, char *why, size_t why_len)
 {
-	int rc = try_connect(d);
+	int rc = try_connect(d, true);
 
 	if (rc && why)
 		snprintf(why, why_len, "%s: %s: %s", d->path, strerror(-rc),

@@ -24,6 +24,7 @@
 #define PACKET_MAX   65536 /* the longest packet that is received */
 #define PACKETS_TURN 16 /* packets read from one channel before the others' turn */
 #define EPOLL_TURN   64
+#define ACCEPTS_TURN 64 /* connections taken before those that are there have their turn */
 
 struct channel {
 	struct transport *t;
@@ -50,7 +51,7 @@ struct transport {
 	int listen_fd, lock_fd, epoll_fd;
 	int watched;
 	struct channel *channels;
-	int n_channels;
+	int n_channels;         /* those that are not dead */
 	bool draining;
 	uint8_t *packet;
 };
@@ -148,6 +149,7 @@ static void channel_end(struct channel *ch)
 		ch->t->h->close(ch->t->ctx, ch);
 	close(ch->fd);
 	ch->fd = -1;
+	ch->t->n_channels--;
 }
 
 static void channel_free(struct channel *ch)
@@ -160,7 +162,6 @@ static void channel_free(struct channel *ch)
 		t->channels = ch->next;
 	if (ch->next)
 		ch->next->prev = ch->prev;
-	t->n_channels--;
 	free(ch->in);
 	free(ch->out);
 	free(ch);
@@ -315,7 +316,8 @@ static void channel_receive(struct channel *ch)
 
 /* ---- the listening socket ------------------------------------------------------------------------- */
 
-static void accept_one(struct transport *t)
+/* False when nobody waits to be accepted. */
+static bool accept_one(struct transport *t)
 {
 	struct epoll_event ev = {.events = EPOLLIN};
 	struct ucred cred;
@@ -326,12 +328,12 @@ static void accept_one(struct transport *t)
 
 	fd = accept4(t->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0)
-		return;
+		return false;
 	ch = calloc(1, sizeof(*ch));
 	if (!ch || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len)) {
 		free(ch);
 		close(fd);
-		return;
+		return true;
 	}
 	ch->t = t;
 	ch->fd = fd;
@@ -340,7 +342,7 @@ static void accept_one(struct transport *t)
 	if (epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &ev)) {
 		free(ch);
 		close(fd);
-		return;
+		return true;
 	}
 	ch->next = t->channels;
 	if (ch->next)
@@ -353,15 +355,16 @@ static void accept_one(struct transport *t)
 			     "sessions: the daemon's limit is reached: try again later");
 		channel_send(ch);
 		channel_end(ch);
-		return;
+		return true;
 	}
 	rc = t->h->open(t->ctx, ch, &e);
 	if (rc) {
 		channel_fail(ch, -rc, e.msg);
 		channel_send(ch);
-		return;
+		return true;
 	}
 	ch->opened = true;
+	return true;
 }
 
 static int lock_path(struct transport *t, struct err *e)
@@ -542,7 +545,8 @@ int transport_poll(struct transport *t, int64_t timeout_ns, struct err *e)
 		if (ev[i].data.ptr == &t->watched)
 			continue;
 		if (ev[i].data.ptr == &t->listen_fd) {
-			accept_one(t);
+			for (int k = 0; k < ACCEPTS_TURN && accept_one(t); k++)
+				;
 			continue;
 		}
 		if (ch->dead)
