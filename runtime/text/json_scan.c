@@ -30,9 +30,15 @@ static int bad(struct scan *j, const char *what)
 		       j->p);
 }
 
+static bool blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* The next character that is not blank, 0 at the end. */
 static char peek(struct scan *j)
 {
-	while (j->p < j->n && strchr(" \t\r\n", j->s[j->p]) && j->s[j->p])
+	while (j->p < j->n && blank(j->s[j->p]))
 		j->p++;
 	return j->p < j->n ? j->s[j->p] : 0;
 }
