@@ -388,8 +388,10 @@ static int read_alignment(const struct cursor *c, const struct gguf_meta *m, uin
 static int place_tensors(struct cursor *c, struct tensor_table *tt, int64_t first, uint64_t align,
 			 struct err *e)
 {
-	uint64_t data = (c->at + align - 1) & ~(align - 1);
-	uint64_t room = c->h->file_size > data ? c->h->file_size - data : 0;
+	uint64_t aligned = (c->at + align - 1) & ~(align - 1);
+	/* A file without data may end before the padding: empty tensors then lie at its end. */
+	uint64_t data = aligned < c->h->file_size ? aligned : c->h->file_size;
+	uint64_t room = c->h->file_size - data;
 
 	for (int64_t i = first; i < tt->n; i++) {
 		struct tensor_info *t = &tt->v[i];

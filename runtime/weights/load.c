@@ -560,16 +560,19 @@ static void cleanup(struct loader *l)
 	pthread_mutex_destroy(&l->lock);
 }
 
-static const char *method_name(const struct loader *l, bool ring)
+static bool all_direct(const struct loader *l)
 {
-	bool direct = true;
-
 	for (int i = 0; i < l->n_files; i++)
 		if (l->files[i].fd >= 0 && !l->files[i].direct)
-			direct = false;
+			return false;
+	return true;
+}
+
+static const char *method_name(const struct loader *l, bool ring)
+{
 	if (ring)
-		return direct ? "io_uring O_DIRECT" : "io_uring";
-	return direct ? "pread O_DIRECT" : "pread";
+		return all_direct(l) ? "io_uring O_DIRECT" : "io_uring";
+	return all_direct(l) ? "pread O_DIRECT" : "pread";
 }
 
 static double now(void)
@@ -586,7 +589,7 @@ int weights_load(const struct checkpoint *c, const struct load_item *items, int 
 	static const struct load_opts defaults;
 	struct loader l = {.o = o ? o : &defaults, .e = e};
 	double start = now();
-	bool ring = !l.o->no_uring;
+	bool ring = false;
 	int rc;
 
 	pthread_mutex_init(&l.lock, NULL);
@@ -594,6 +597,8 @@ int weights_load(const struct checkpoint *c, const struct load_item *items, int 
 	pthread_cond_init(&l.freed, NULL);
 	rc = prepare(&l, c, items, n_items, e);
 	if (!rc && l.n_blocks) {
+		/* Buffered reads at depth defeat read-ahead: one after the other is six times faster. */
+		ring = !l.o->no_uring && all_direct(&l);
 		if (ring)
 			rc = run_with_ring(&l, e);
 		if (!ring || rc == -ENOSYS) {
