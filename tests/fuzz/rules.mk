@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 # libFuzzer targets: every tests/fuzz/fuzz_NAME.c, linked with the library sources that read what
 # comes from outside. Needs clang with its fuzzer runtime; without it `make fuzz` says so and skips.
-#   make fuzz [FUZZ_SECONDS=20]     each target runs so long over tests/fuzz/corpus/fuzz_NAME
+#   make fuzz [FUZZ_SECONDS=10]     each target runs so long over tests/fuzz/corpus/fuzz_NAME
+# `make check` does the same.
 
-FUZZ_SECONDS ?= 20
+FUZZ_SECONDS ?= 10
+export FUZZ_SECONDS
 FUZZ_DIRS  := runtime/base runtime/weights runtime/text runtime/transport runtime/lib
 FUZZ_LIB   := $(foreach d,$(FUZZ_DIRS),$(wildcard $(d)/*.c))
 FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
@@ -26,14 +28,16 @@ $(O)/fuzz/fuzz_%: $(FUZZ_OBJ)/tests/fuzz/fuzz_%.o $(O)/fuzz/library.a
 	$(say) LD $@
 	$(Q)$(CLANG) $(FUZZ_FLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 
+# The compiler is asked only where the answer matters: it takes a second.
 .PHONY: fuzz fuzz-programs
-ifneq ($(filter fuzz fuzz-programs check,$(MAKECMDGOALS)),)
+ifneq ($(filter fuzz fuzz-programs check-build,$(MAKECMDGOALS)),)
 fuzz-programs: $(if $(FUZZ_OK),$(FUZZ_BIN))
-else
-fuzz-programs: $(FUZZ_BIN)
 endif
 
-fuzz: fuzz-programs
-	$(Q)FUZZ_DIR=$(O)/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) tests/run tests/fuzz/run
+fuzz: fuzz-programs ## fuzz what reads files and messages, FUZZ_SECONDS=10 each
+	$(Q)LLMDEV_BUILD=$(O) tests/run tests/fuzz/run
+
+CHECK_BUILD += fuzz-programs
+CHECK_RUN   += tests/fuzz/run
 
 -include $(patsubst %.c,$(FUZZ_OBJ)/%.d,$(FUZZ_LIB) $(FUZZ_SRC))
