@@ -243,8 +243,13 @@ static int take_option(struct options *o, int opt, char **argv, struct err *e)
 		if (!parse_seconds(optarg, &o->drain_s))
 			return err_set(e, -EINVAL, "--drain: `%s`: give seconds", optarg);
 		return 0;
-	case OPT_LIMITS:
-		return parse_limits(&o->server, optarg, e);
+	case OPT_LIMITS: {
+		char *list = strdup(optarg); /* it is cut up, and ps should show what was given */
+
+		rc = list ? parse_limits(&o->server, list, e) : err_set(e, -ENOMEM, "no memory");
+		free(list);
+		return rc;
+	}
 	case OPT_VERBOSE:
 		o->server.verbose = true;
 		return 0;

@@ -8,16 +8,6 @@
 
 #include "ctl.h"
 
-#pragma weak cmd_ask
-#pragma weak cmd_bench
-#pragma weak cmd_chat
-#pragma weak cmd_inspect
-#pragma weak cmd_logits
-#pragma weak cmd_models
-#pragma weak cmd_run
-#pragma weak cmd_synth
-#pragma weak cmd_tokenize
-
 static const struct command {
 	const char *name;
 	int (*fn)(int argc, char **argv);
@@ -40,8 +30,7 @@ static void help(FILE *f)
 {
 	fprintf(f, "usage: llmctl COMMAND [ARGUMENTS]\n\n");
 	for (size_t i = 0; i < N_COMMANDS; i++) {
-		if (commands[i].fn)
-			fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].help);
+		fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].help);
 	}
 	fprintf(f,
 		"\n`llmctl COMMAND --help` prints the usage of one; man llmctl has all of it.\n");
@@ -58,7 +47,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	for (size_t i = 0; i < N_COMMANDS; i++) {
-		if (commands[i].fn && !strcmp(commands[i].name, argv[1])) {
+		if (!strcmp(commands[i].name, argv[1])) {
 			int rc = commands[i].fn(argc - 1, argv + 1);
 
 			/* A full disk or a closed pipe must not look like success. */

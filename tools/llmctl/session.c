@@ -15,6 +15,7 @@
 struct ctl_session {
 	struct llmdev *d;
 	bool quiet;
+	bool newline; /* stdout is at the beginning of a line */
 };
 
 int ctl_session_option(struct ctl_session_opts *o, int opt, const char *arg)
@@ -38,9 +39,12 @@ static void on_connection(void *ctx, int connected)
 {
 	const struct ctl_session *s = ctx;
 
-	if (!s->quiet)
-		fprintf(stderr, connected ? "[connected again, the answer goes on]\n"
-					  : "\n[the daemon is gone: waiting for another]\n");
+	if (s->quiet)
+		return;
+	if (!s->newline && isatty(STDOUT_FILENO))
+		fputc('\n', stderr);
+	fprintf(stderr, connected ? "[connected again: the answer goes on]\n"
+				  : "[the daemon is gone: waiting for another]\n");
 }
 
 struct ctl_session *ctl_session_open(const struct ctl_session_opts *o)
@@ -116,10 +120,11 @@ int ctl_session_ask(struct ctl_session *s, const char *text, size_t len, bool js
 {
 	uint64_t id, asked_ns = ctl_now_ns(), first_ns = 0;
 	unsigned before = llmdev_recoveries(s->d);
-	bool newline = true, cancelled = false;
+	bool cancelled = false;
 	struct llmdev_event ev;
 	int rc;
 
+	s->newline = true;
 	rc = json ? llmdev_submit_json(s->d, text, len, r, &id)
 		  : llmdev_submit_text(s->d, text, len, r, &id);
 	if (rc)
@@ -143,10 +148,10 @@ int ctl_session_ask(struct ctl_session *s, const char *text, size_t len, bool js
 			fwrite(ev.text, 1, ev.text_len, stdout);
 			if (fflush(stdout))
 				return ctl_fail("stdout: %s", strerror(errno));
-			newline = ev.text[ev.text_len - 1] == '\n';
+			s->newline = ev.text[ev.text_len - 1] == '\n';
 			break;
 		case LLMDEV_DONE:
-			if (!newline)
+			if (!s->newline)
 				fputc('\n', stdout);
 			fflush(stdout);
 			if (!s->quiet)
@@ -154,7 +159,7 @@ int ctl_session_ask(struct ctl_session *s, const char *text, size_t len, bool js
 					      llmdev_recoveries(s->d) - before);
 			return ev.finish == LLMDEV_CANCELLED ? 130 : 0;
 		case LLMDEV_ERROR:
-			if (!newline)
+			if (!s->newline)
 				fputc('\n', stdout);
 			fflush(stdout);
 			return ctl_fail("%.*s", (int)ev.text_len, ev.text);
