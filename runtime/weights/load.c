@@ -56,7 +56,9 @@ void loader_retire_slot(struct loader *l, int slot)
 {
 	l->slots[slot].retired = true;
 	pthread_mutex_unlock(&l->lock);
-	madvise(l->slots[slot].buf, (size_t)l->block_bytes, MADV_DONTNEED);
+	/* Where pages are larger than blocks, a page belongs to several slots. */
+	if (l->block_bytes % sysconf(_SC_PAGESIZE) == 0)
+		madvise(l->slots[slot].buf, (size_t)l->block_bytes, MADV_DONTNEED);
 	pthread_mutex_lock(&l->lock);
 	l->n_retired++;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define HUGE ((size_t)2 << 20)
 
@@ -31,6 +32,11 @@ static uint64_t mem_available(void)
 static double gib(uint64_t bytes)
 {
 	return (double)bytes / (1 << 30);
+}
+
+static size_t round_up(size_t n, size_t unit)
+{
+	return (n + unit - 1) / unit * unit;
 }
 
 /* The part of an over-long mapping that starts at a multiple of 2 MiB; the rest is given back. */
@@ -65,8 +71,8 @@ static int bind_to_node(void *base, size_t bytes, int node, struct err *e)
 
 int placement_alloc(struct placement *p, size_t bytes, int node, struct err *e)
 {
+	size_t mapped, page = (size_t)sysconf(_SC_PAGESIZE);
 	uint64_t available = mem_available();
-	size_t mapped;
 	int rc;
 
 	*p = (struct placement){0};
@@ -79,7 +85,7 @@ int placement_alloc(struct placement *p, size_t bytes, int node, struct err *e)
 			       "stop other programs, use a smaller context or a smaller model",
 			       gib(bytes), gib(available), gib(bytes - available));
 	/* Huge pages at the end too, unless the whole is smaller than one. */
-	mapped = bytes < HUGE ? (bytes + 4095) & ~(size_t)4095 : (bytes + HUGE - 1) & ~(HUGE - 1);
+	mapped = round_up(bytes, bytes < HUGE && page < HUGE ? page : HUGE);
 	p->base = map_aligned(mapped);
 	if (!p->base)
 		return err_set(e, -ENOMEM,

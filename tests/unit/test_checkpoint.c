@@ -288,6 +288,66 @@ static void arrays(void)
 	checkpoint_close(c);
 }
 
+/* Headers of megabytes arrive in several reads, and stay whole. */
+static void long_headers(const char *dir)
+{
+	const int n = 50000;
+	struct bytes b = {0}, text = {0};
+	struct checkpoint *c;
+	struct gguf_array a;
+	struct err e;
+	const uint8_t *p;
+	uint64_t len;
+	char word[96];
+	int good = 0;
+
+	add_gguf(&b, 3, 1, 1);
+	add_str(&b, "tokenizer.ggml.tokens"), add_u32(&b, 9), add_u32(&b, 8),
+		add_u64(&b, (uint64_t)n);
+	for (int i = 0; i < n; i++) {
+		snprintf(word, sizeof(word), "token-%d", i * 7);
+		add_str(&b, word);
+	}
+	add_tensor(&b, "w", 8, 0, 0, 0);
+	pad_to(&b, 32);
+	add_zeros(&b, 3 << 20);
+	put_file("long.gguf", b.p, b.n);
+	REQUIRE(checkpoint_open(&c, scratch("long.gguf"), &e) == 0, "1 MB of vocabulary opens (%s)",
+		e.msg);
+	REQUIRE(checkpoint_gguf_array(c, "tokenizer.ggml.tokens", &a) == 0 &&
+			a.count == (uint64_t)n,
+		"with all tokens");
+	p = a.data;
+	for (int i = 0; i < n; i++) {
+		const char *s = gguf_array_str(&p, &len);
+
+		snprintf(word, sizeof(word), "token-%d", i * 7);
+		good += len == strlen(word) && !memcmp(s, word, len);
+	}
+	CHECK(good == n, "each as it was written");
+	checkpoint_close(c);
+
+	for (int i = 0; i < n / 5; i++) {
+		snprintf(word, sizeof(word),
+			 "%c\"t%d\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%d,%d]}",
+			 i ? ',' : '{', i, i, i + 1);
+		add(&text, word, strlen(word));
+	}
+	add(&text, "}", 2);
+	put_tensors("model.safetensors", (const char *)text.p, (size_t)n / 5);
+	put_text("config.json", "{}");
+	REQUIRE(checkpoint_open(&c, dir, &e) == 0, "10,000 tensors open (%s)", e.msg);
+	good = 0;
+	for (int i = 0; i < n / 5; i++) {
+		snprintf(word, sizeof(word), "t%d", i);
+		good += checkpoint_find(c, word) == checkpoint_tensor(c, i);
+	}
+	CHECK(good == n / 5 && !checkpoint_find(c, "t10000"), "each is found by name");
+	checkpoint_close(c);
+	free(b.p);
+	free(text.p);
+}
+
 int main(void)
 {
 	const char *dir = scratch_begin();
@@ -297,6 +357,7 @@ int main(void)
 	shards(dir);
 	split_gguf();
 	arrays();
+	long_headers(dir);
 	oracle();
 	scratch_end();
 	return tap_done();

@@ -328,6 +328,25 @@ static void truncated(void)
 	free(b.p);
 }
 
+/* A file that ends with its header, without padding, may still hold a tensor of no bytes. */
+static void no_data(void)
+{
+	struct bytes b = {0};
+	struct header h;
+	struct tensor_table tt;
+	struct gguf_meta m;
+	struct err e;
+
+	add_gguf(&b, 3, 1, 0);
+	add_tensor(&b, "none", 0, 0, DTYPE_F32, 0);
+	REQUIRE(b.n % 32 != 0, "the header needs padding");
+	CHECK(read_bytes(&b, &h, &tt, &m, &e) == 0 && tt.n == 1 && tt.v[0].offset <= b.n &&
+		      !tt.v[0].bytes,
+	      "an empty tensor lies inside the file (%s)", e.msg);
+	drop(&h, &tt, &m);
+	free(b.p);
+}
+
 /* Many mid-sized arrays would take 30 times their bytes as JSON: the total is bounded. */
 static void json_budget(void)
 {
@@ -362,5 +381,6 @@ int main(void)
 	versions();
 	truncated();
 	json_budget();
+	no_data();
 	return tap_done();
 }
