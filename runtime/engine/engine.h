@@ -112,6 +112,8 @@ struct request_params {
 	const int32_t *prompt;          /* copied */
 	size_t n_prompt;                /* >= 1 */
 	int max_tokens;                 /* 0: to the end of the context */
+	uint64_t principal;             /* on whose behalf: cached prefixes are shared within one
+					 * principal only (the lower 63 bits count) */
 	struct sampling sampling;
 	const char *const *stop;        /* strings; copied */
 	int n_stop;

@@ -24,6 +24,8 @@ struct session {
 	int n_ids;                      /* n_cached plus pending ones */
 	int32_t *pages;                 /* [ctx / KV_PAGE_TOKENS] */
 	int n_pages;                    /* held */
+	int n_published;                /* of them, from the first on */
+	uint64_t principal;             /* whose cached prefixes it may share */
 	bool own;                       /* ends with its request */
 };
 
@@ -36,6 +38,7 @@ struct request {
 	enum request_state state;
 	bool cancelled, parked;
 	bool complete, stopped;         /* replayed to its end; by a stop string */
+	uint64_t principal;
 	struct ids prompt;              /* prompt and posted ids; freed once copied to the session */
 	int n_prompt, n_posted;
 	int n_cached_at_start;
@@ -69,7 +72,7 @@ struct engine {
 	bool blocked;                   /* the first waiting request lacks pages until something ends */
 	struct request **running;       /* [max_seqs], in order of admission */
 	int n_running;
-	int first_prefill;              /* rotates over running requests */
+	unsigned int first_prefill;     /* rotates over running requests */
 
 	/* one step's batch, allocated once */
 	int32_t *batch_ids;             /* [max_rows] */
@@ -85,12 +88,20 @@ struct engine {
 uint64_t engine_now_ns(void);
 
 /* session.c */
-/* Keep the first n cached tokens. */
+/* Keep the first n computed tokens; what follows may be written again. */
 void session_truncate(struct session *s, int n);
-/* Give back the pages of idle sessions, least recently used first, until `pages` are free. */
+/*
+ * Make ids[0..n) the session's tokens. Keeps what it has computed of them and takes the pages of
+ * others (of the same principal) that hold more. At least one token is left to compute. Returns the
+ * number of tokens that need no computing.
+ */
+int session_enter(struct session *s, const int32_t *ids, int n);
+/* n more tokens are computed: pages that became full are published. */
+void session_computed(struct session *s, int n);
+/* Let idle sessions' pages go, least recently used first, until `pages` are to be had. */
 bool session_make_room(struct engine *en, int pages);
 void session_touch(struct session *s);
-/* Hold pages for n tokens. False: none left. */
+/* Hold pages for n tokens. False: not enough; it holds what there was. */
 bool session_reserve(struct session *s, int n);
 
 /* sched.c */

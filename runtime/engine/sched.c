@@ -114,6 +114,7 @@ int engine_submit(struct engine *en, const struct request_params *p, struct requ
 		return rc;
 	}
 	r->session = p->session;
+	r->principal = p->principal;
 	r->n_prompt = (int)p->n_prompt;
 	r->n_posted = r->n_generated = (int)p->n_posted;
 	r->posted_bytes = p->posted_bytes;
@@ -213,6 +214,7 @@ static void fail(struct request *r, int error, const char *message)
 void engine_cancel(struct request *r)
 {
 	r->cancelled = true;
+	r->en->blocked = false; /* it may be the one that all wait for */
 }
 
 void engine_park(struct request *r, bool parked)
@@ -258,72 +260,43 @@ static bool replay(struct request *r)
 		return true;
 	snprintf(message, sizeof(message),
 		 "replay: the posted ids give %llu bytes of text, %llu were posted: another model "
-		 "or "
-		 "tokenizer wrote them",
+		 "or tokenizer wrote them",
 		 (unsigned long long)r->fold.bytes, (unsigned long long)r->posted_bytes);
 	fail(r, EILSEQ, message);
 	return false;
 }
 
-/* Copy the prompt into the session behind the prefix it shares with what is cached. */
-static void enter_prompt(struct request *r)
-{
-	struct session *s = r->session;
-	int n = (int)r->prompt.n, same = 0;
-
-	/* At least one token must be computed to get logits. */
-	while (same < s->n_cached && same < n - 1 && s->ids[same] == r->prompt.v[same])
-		same++;
-	session_truncate(s, same);
-	memcpy(s->ids + same, r->prompt.v + same, (n - same) * sizeof(*s->ids));
-	s->n_ids = n;
-	r->n_cached_at_start = same < r->n_prompt ? same : r->n_prompt;
-}
-
-/* Pages that would have to be free for r to start, given what its session holds and can keep. */
-static bool has_room(struct request *r)
-{
-	int need = kv_pages_for(request_limit(r));
-	int held = r->session ? r->session->n_pages : 0;
-	bool room;
-
-	if (r->session) /* its own pages must not be taken for it */
-		session_touch(r->session);
-	if (need <= held)
-		return true;
-	if (r->session)
-		r->session->active = r;
-	room = session_make_room(r->en, need - held);
-	if (r->session)
-		r->session->active = NULL;
-	return room;
-}
-
-/* True if r runs now or has ended; false: it must wait. */
+/*
+ * True if r runs now or has ended; false: it must wait for pages. What its session could take from
+ * the prefix cache it keeps meanwhile, unless others need the pages.
+ */
 static bool start(struct request *r)
 {
 	struct engine *en = r->en;
 	struct engine_event ev = {.kind = ENGINE_STARTED};
+	struct session *s = r->session;
 	struct err e;
+	int cached;
 
-	if (!has_room(r))
+	if (!s && engine_session_open(en, &s, &e)) {
+		fail(r, ENOMEM, e.msg);
+		return true;
+	}
+	s->own |= !r->session;
+	r->session = s;
+	s->principal = r->principal;
+	session_touch(s);
+	s->active = r; /* its own pages must not be taken for it */
+	cached = session_enter(s, r->prompt.v, (int)r->prompt.n);
+	if (!session_make_room(en, kv_pages_for(request_limit(r)) - s->n_pages) ||
+	    !session_reserve(s, request_limit(r))) {
+		s->active = NULL;
 		return false;
-	if (!r->session) {
-		if (engine_session_open(en, &r->session, &e)) {
-			fail(r, ENOMEM, e.msg);
-			return true;
-		}
-		r->session->own = true;
 	}
 	unlink_request(r);
 	r->state = REQ_RUNNING;
-	r->session->active = r;
 	en->running[en->n_running++] = r;
-	enter_prompt(r);
-	if (!session_reserve(r->session, request_limit(r))) {
-		fail(r, ENOMEM, "KV cache: no page although they were counted: report this");
-		return true;
-	}
+	r->n_cached_at_start = cached < r->n_prompt ? cached : r->n_prompt;
 	r->ns_start = engine_now_ns();
 	if (!replay(r))
 		return true;
@@ -336,7 +309,8 @@ static void admit(struct engine *en)
 {
 	struct request *r = en->waiting;
 
-	en->blocked = false;
+	if (en->blocked)
+		return;
 	while (r && en->n_running < en->max_seqs) {
 		struct request *next = r->next;
 
@@ -345,8 +319,8 @@ static void admit(struct engine *en)
 		} else if (r->session && r->session->active) {
 			/* the conversation's earlier turn goes first */
 		} else if (!start(r)) {
-			en->blocked =
-				true; /* first come, first served: small ones must not pass for ever */
+			/* first come, first served: small ones must not pass for ever */
+			en->blocked = true;
 			break;
 		} else {
 			next = en->waiting; /* events may have changed the queue */
@@ -479,8 +453,8 @@ static void take_logits(struct engine *en, const struct batch *b)
 			continue;
 		s = r->session;
 		logits = en->logits + (size_t)i * en->info.vocab;
-		id = sampler_pick(&en->sampler, &r->sampling, logits, s->ids, s->n_ids, r->n_generated,
-				  s->n_ids);
+		id = sampler_pick(&en->sampler, &r->sampling, logits, s->ids, s->n_ids,
+				  r->n_generated, s->n_ids);
 		en->batch_out_req[i] = NULL;
 		take_token(r, id, logits);
 	}
@@ -502,7 +476,7 @@ int engine_step(struct engine *en, struct err *e)
 
 		for (int j = 0; j < b.n_seq; j++)
 			if (b.seq[j].pages[0] == s->pages)
-				s->n_cached += b.seq[j].n_tok;
+				session_computed(s, b.seq[j].n_tok);
 	}
 	report_progress(en);
 	take_logits(en, &b);

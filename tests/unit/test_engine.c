@@ -172,7 +172,7 @@ static void test_row_invariance(const char *backend)
 		CHECK(same_run(&alone, &crowd),
 		      "%s: and among %d random neighbours (%d threads, chunks of %d)", backend,
 		      NEIGHBOURS, how[k].threads, how[k].chunk);
-		CHECK(en->kv.n_free == en->kv.n_pages, "%s: every page is back", backend);
+		CHECK(kv_available(&en->kv) == en->kv.n_pages, "%s: every page is back", backend);
 		engine_close(en);
 	}
 }
@@ -219,7 +219,108 @@ static void test_sessions(struct engine *en, const char *backend)
 	CHECK(second.done.cached_tokens == 30 && same_run(&second, &fresh),
 	      "%s: an edited history is computed from the edit on", backend);
 	engine_session_close(s);
-	CHECK(en->kv.n_free == en->kv.n_pages, "%s: closing gives every page back", backend);
+	CHECK(kv_available(&en->kv) == en->kv.n_pages, "%s: closing gives every page back",
+	      backend);
+}
+
+/* Conversations that begin alike share pages; those of another principal do not. */
+static void test_prefix_cache(const char *backend)
+{
+	enum { CROWD = 6 };
+	struct engine *en = open_engine(backend, 2, 64, 0);
+	struct run first, again, crowd[CROWD] = {0}, other;
+	struct request_params q;
+	struct prompt p;
+	int held;
+
+	REQUIRE(en, "%s: opens", backend);
+	random_prompt(&p, 150, engine_info(en)->vocab);
+	run_alone(en, &p, &first, 30);
+	CHECK(first.done.cached_tokens == 0, "%s: nothing is cached at first", backend);
+	run_alone(en, &p, &again, 30);
+	CHECK(again.done.cached_tokens == 128 && same_run(&first, &again),
+	      "%s: two full pages are found again (%d tokens), and change no bit", backend,
+	      again.done.cached_tokens);
+	memset(&other, 0, sizeof(other));
+	q = params(&p, &other, 30);
+	q.principal = 7;
+	engine_submit(en, &q, NULL, NULL);
+	drain(en);
+	CHECK(other.done.cached_tokens == 0 && same_run(&first, &other),
+	      "%s: another principal finds nothing", backend);
+	for (int i = 0; i < CROWD; i++) { /* at once: they share, and do not disturb each other */
+		q = params(&p, &crowd[i], 30);
+		q.sampling.seed = i < CROWD / 2 ? 11 : 100 + i;
+		engine_submit(en, &q, NULL, NULL);
+	}
+	while (!crowd[0].n)
+		engine_step(en, NULL);
+	held = en->kv.n_pages - kv_available(&en->kv);
+	CHECK(held == 2 + CROWD, "%s: %d requests hold 2 shared pages and one each: %d", backend,
+	      CROWD, held);
+	drain(en);
+	for (int i = 0; i < CROWD / 2; i++)
+		CHECK(same_run(&first, &crowd[i]), "%s: request %d of a crowd with one prefix",
+		      backend, i);
+	CHECK(kv_available(&en->kv) == en->kv.n_pages, "%s: every page is back", backend);
+	engine_close(en);
+}
+
+/*
+ * Conversations that are edited, cut and continued at random, several from the same few beginnings,
+ * in a pool too small for all: every answer equals the lonely one.
+ */
+static void test_prefix_random(const char *backend, int rounds)
+{
+	enum { SESSIONS = 5 };
+	struct engine *lonely = open_engine(backend, 1, 256, 0), *en;
+	size_t page = lonely ? lonely->kv.page_bytes : 0;
+	struct session *s[SESSIONS];
+	int bad = 0, cached = 0;
+	struct prompt base[2];
+
+	en = open_engine(backend, 2, 48, 9 * page);
+	REQUIRE(lonely && en, "%s: opens twice", backend);
+	for (int i = 0; i < 2; i++)
+		random_prompt(&base[i], 160, engine_info(en)->vocab);
+	for (int i = 0; i < SESSIONS; i++)
+		engine_session_open(en, &s[i], NULL);
+	for (int round = 0; round < rounds; round++) {
+		struct run got[SESSIONS] = {0}, want;
+		struct prompt p[SESSIONS];
+
+		for (int i = 0; i < SESSIONS; i++) {
+			struct request_params q;
+
+			p[i] = base[rand() % 2];
+			p[i].n = 1 + rand() % 160;
+			if (rand() % 2)
+				p[i].id[rand() % p[i].n] = rand() % 50;
+			q = params(&p[i], &got[i], 1 + rand() % 12);
+			q.session = rand() % 4 ? s[i] : NULL;
+			q.principal = rand() % 2;
+			engine_submit(en, &q, NULL, NULL);
+		}
+		drain(en);
+		for (int i = 0; i < SESSIONS; i++) {
+			struct request_params q = params(&p[i], &want, got[i].n);
+
+			memset(&want, 0, sizeof(want));
+			q.principal = 1000 + round * SESSIONS + i; /* finds nothing */
+			engine_submit(lonely, &q, NULL, NULL);
+			drain(lonely);
+			bad += !got[i].n || !same_run(&got[i], &want);
+			cached += got[i].done.cached_tokens;
+		}
+	}
+	CHECK(!bad, "%s: %d random answers equal the lonely ones bit for bit (%d do not)", backend,
+	      rounds * SESSIONS, bad);
+	CHECK(cached > rounds * 10, "%s: and %d prompt tokens were not computed", backend, cached);
+	for (int i = 0; i < SESSIONS; i++)
+		engine_session_close(s[i]);
+	CHECK(kv_available(&en->kv) == en->kv.n_pages, "%s: every page is back", backend);
+	engine_close(en);
+	engine_close(lonely);
 }
 
 static void test_replay(struct engine *en, const char *backend)
@@ -320,7 +421,7 @@ static void test_cancel(struct engine *en, const char *backend)
 		engine_submit(en, &q, NULL, NULL);
 		drain(en);
 		bad += r.n != k || r.done.finish != FINISH_CANCELLED ||
-		       en->kv.n_free != en->kv.n_pages;
+		       kv_available(&en->kv) != en->kv.n_pages;
 	}
 	CHECK(!bad, "%s: cancelled after each of 12 tokens: ends there, pages back", backend);
 	for (int steps = 0; steps < 6; steps++) {
@@ -337,7 +438,7 @@ static void test_cancel(struct engine *en, const char *backend)
 		if (!r.ended)
 			engine_cancel(req);
 		drain(en);
-		bad += r.done.finish != FINISH_CANCELLED || en->kv.n_free != en->kv.n_pages;
+		bad += r.done.finish != FINISH_CANCELLED || kv_available(&en->kv) != en->kv.n_pages;
 	}
 	CHECK(!bad, "%s: cancelled in the queue and in the middle of the prompt", backend);
 }
@@ -436,6 +537,8 @@ int main(void)
 
 		test_row_invariance(backends[i]);
 		test_admission(backends[i]);
+		test_prefix_cache(backends[i]);
+		test_prefix_random(backends[i], i ? 60 : 6);
 		en = open_engine(backends[i], 1, 64, 0);
 		if (!CHECK(en, "%s: opens", backends[i]))
 			continue;
