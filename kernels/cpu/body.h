@@ -226,6 +226,19 @@ static void store_bf16(const float *h, int64_t cols, int m, int i, uint16_t *x)
 
 #define EACH_TOKEN UNROLL for (int i = 0; i < m; i++)
 
+/* The four quads of a Q6_K sub-block. */
+INLINE void q6k_quads(vb out[4], const uint8_t *q)
+{
+	vb a = vb_load(q), b = vb_load(q + QUAD), h = vb_load(q + 2 * QUAD);
+
+	out[0] = vb_or_high2(vb_lo4(a), h, 0);
+	out[1] = vb_or_high2(vb_hi4(a), h, 2);
+	out[2] = vb_or_high2(vb_lo4(b), h, 4);
+	out[3] = vb_or_high2(vb_hi4(b), h, 6);
+}
+
+#if VB_HAS_DOT
+
 INLINE void q8_0_m(const void *w, const void *xv, const struct act_meta *meta, int64_t cols,
 		   float *y, const int m)
 {
@@ -319,17 +332,6 @@ INLINE void q4_k_m(const void *w, const void *xv, const struct act_meta *meta, i
 }
 TILE_FN(q4_k)
 
-/* The four quads of a Q6_K sub-block. */
-INLINE void q6k_quads(vb out[4], const uint8_t *q)
-{
-	vb a = vb_load(q), b = vb_load(q + QUAD), h = vb_load(q + 2 * QUAD);
-
-	out[0] = vb_or_high2(vb_lo4(a), h, 0);
-	out[1] = vb_or_high2(vb_hi4(a), h, 2);
-	out[2] = vb_or_high2(vb_lo4(b), h, 4);
-	out[3] = vb_or_high2(vb_hi4(b), h, 6);
-}
-
 INLINE void q6_k_m(const void *w, const void *xv, const struct act_meta *meta, int64_t cols,
 		   float *y, const int m)
 {
@@ -360,6 +362,7 @@ INLINE void q6_k_m(const void *w, const void *xv, const struct act_meta *meta, i
 	EACH_TOKEN vf_store(y + i * 16, f[i]);
 }
 TILE_FN(q6_k)
+#endif
 
 /* ---- tiles: bfloat16 activations ------------------------------------------------------------ */
 
@@ -507,30 +510,51 @@ INLINE void q6_k_f32_m(const void *w, const void *xv, const struct act_meta *met
 }
 TILE_FN(q6_k_f32)
 
-static cpu_tile_fn tile(enum dtype type, enum act_fmt fmt)
+static cpu_tile_fn tile_f32(enum dtype type)
 {
 	switch (type) {
 	case DTYPE_F32:
-		return fmt == ACT_F32 ? f32_f32 : NULL;
+		return f32_f32;
 	case DTYPE_F16:
-		return fmt == ACT_F32 ? f16_f32 : NULL;
+		return f16_f32;
 	case DTYPE_BF16:
-#if VF_HAS_BF16
-		if (fmt == ACT_BF16)
-			return bf16;
-#endif
-		return fmt == ACT_F32 ? bf16_f32 : NULL;
+		return bf16_f32;
 	case DTYPE_Q8_0:
-		return fmt == ACT_I8 ? q8_0 : fmt == ACT_F32 ? q8_0_f32 : NULL;
+		return q8_0_f32;
 	case DTYPE_Q4_0:
-		return fmt == ACT_I8 ? q4_0 : fmt == ACT_F32 ? q4_0_f32 : NULL;
+		return q4_0_f32;
 	case DTYPE_Q4_K:
-		return fmt == ACT_I8 ? q4_k : fmt == ACT_F32 ? q4_k_f32 : NULL;
+		return q4_k_f32;
 	case DTYPE_Q6_K:
-		return fmt == ACT_I8 ? q6_k : fmt == ACT_F32 ? q6_k_f32 : NULL;
+		return q6_k_f32;
 	default:
 		return NULL;
 	}
+}
+
+static cpu_tile_fn tile(enum dtype type, enum act_fmt fmt)
+{
+	if (fmt == ACT_F32)
+		return tile_f32(type);
+#if VF_HAS_BF16
+	if (fmt == ACT_BF16)
+		return type == DTYPE_BF16 ? bf16 : NULL;
+#endif
+#if VB_HAS_DOT
+	switch (type) {
+	case DTYPE_Q8_0:
+		return q8_0;
+	case DTYPE_Q4_0:
+		return q4_0;
+	case DTYPE_Q4_K:
+		return q4_k;
+	case DTYPE_Q6_K:
+		return q6_k;
+	default:
+		break;
+	}
+#endif
+	return NULL;
 }
 
 /* ---- attention ------------------------------------------------------------------------------ */
@@ -714,7 +738,6 @@ const struct cpu_kernels CPU_TABLE = {
 	.detail = CPU_DETAIL,
 	.max_m = MAX_M,
 	.max_r = MAX_R,
-	.bf16_dot = VF_HAS_BF16,
 	.tile = tile,
 	.attn_page = attn_page,
 	.rmsnorm = rmsnorm,

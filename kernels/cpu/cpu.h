@@ -71,8 +71,8 @@ struct cpu_kernels {
 	const char *detail; /* for people */
 	int max_m; /* largest tile of tokens */
 	int max_r; /* largest tile of query rows */
-	bool bf16_dot; /* ACT_BF16 kernels exist */
-	/* the kernel for this combination, NULL where there is none */
+	/* The kernel for this combination, NULL where there is none: ACT_F32 takes every weight type,
+	 * ACT_BF16 and ACT_I8 the types they pay for, and not in every table. */
 	cpu_tile_fn (*tile)(enum dtype type, enum act_fmt fmt);
 	void (*attn_page)(const struct attn_page *p);
 	/* y = x * rsqrt(mean(x^2) + eps) * w; y may be x */
@@ -86,7 +86,8 @@ struct cpu_kernels {
 	/* Store one token's h[cols] as member i of a tile of m; q/meta/x point to the tile's start. */
 	void (*store_i8)(const float *h, int64_t cols, int m, int i, int8_t *q,
 			 struct act_meta *meta);
-	void (*store_bf16)(const float *h, int64_t cols, int m, int i, uint16_t *x); /* bf16_dot */
+	/* (NULL where the table has no ACT_BF16 kernels) */
+	void (*store_bf16)(const float *h, int64_t cols, int m, int i, uint16_t *x);
 	void (*store_f32)(const float *h, int64_t cols, int m, int i, float *x);
 	void (*to_bf16)(uint16_t *y, const float *x, int64_t n);
 };

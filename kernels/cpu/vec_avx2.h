@@ -15,6 +15,7 @@ typedef vi vb;
 
 /* maddubs saturates with full bytes, so dot8() takes the bias off itself. */
 #define VB_DOT8_BIAS 0
+#define VB_HAS_DOT   1
 #define VF_HAS_BF16  0
 
 #define VF2(x, y) ((vf){(x), (y)})

@@ -12,6 +12,7 @@ typedef __m512i vb;
 
 /* dot8() takes weights as stored (unsigned, + 128): the kernel adds -128 sum(x). */
 #define VB_DOT8_BIAS 1
+#define VB_HAS_DOT   1
 #define VF_HAS_BF16  1
 
 static inline vf vf_load(const float *p)

@@ -6,19 +6,12 @@
 
 enum act_fmt act_fmt_for(const struct cpu_backend *b, enum dtype type)
 {
-	if (b->exact)
-		return ACT_F32;
-	switch (type) {
-	case DTYPE_Q8_0:
-	case DTYPE_Q4_0:
-	case DTYPE_Q4_K:
-	case DTYPE_Q6_K:
+	/* F16 weights: bfloat16 would lose their mantissa, and float reads the same weights. */
+	if (!b->exact && b->k->tile(type, ACT_I8))
 		return ACT_I8;
-	case DTYPE_BF16:
-		return b->k->bf16_dot ? ACT_BF16 : ACT_F32;
-	default: /* bfloat16 would lose F16 weights' mantissa; float costs the same bandwidth */
-		return ACT_F32;
-	}
+	if (!b->exact && b->k->tile(type, ACT_BF16))
+		return ACT_BF16;
+	return ACT_F32;
 }
 
 static int64_t even(int64_t n)
