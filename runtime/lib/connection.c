@@ -266,6 +266,13 @@ static bool send_out(struct llmdev *d)
 	return true;
 }
 
+void connection_flush(struct llmdev *d)
+{
+	/* A broken connection is noticed when something is to be received. */
+	if (d->fd >= 0 && !send_out(d))
+		out_clear(d);
+}
+
 static void receive(struct llmdev *d)
 {
 	ssize_t n;
@@ -309,10 +316,8 @@ void connection_work(struct llmdev *d)
 		reconnect(d);
 	if (d->fd < 0)
 		return;
-	if (!send_out(d)) {
-		/* What the daemon said last may explain it: the descriptor is kept for receiving. */
-		out_clear(d);
-	}
+	/* Also after a failure: what the daemon said last may explain it. */
+	connection_flush(d);
 	receive(d);
 }
 

@@ -96,6 +96,8 @@ void connection_work(struct llmdev *d);
 int connection_send(struct llmdev *d, uint32_t type, uint64_t request_id, const void *body,
 		    size_t len);
 int connection_submit(struct llmdev *d, struct turn *t);
+/* Sends what is queued, as far as the daemon takes it. */
+void connection_flush(struct llmdev *d);
 /* A request was made while there is no connection. */
 void connection_wanted(struct llmdev *d);
 void connection_drop(struct llmdev *d);

@@ -261,8 +261,7 @@ static int submit(struct llmdev *d, uint32_t format, const char *payload, size_t
 	if (request)
 		*request = t->id;
 	connection_wanted(d);
-	if (!d->in_len)
-		connection_work(d); /* on its way before anybody waits */
+	connection_flush(d); /* on its way before anybody waits */
 	return 0;
 }
 
@@ -294,8 +293,7 @@ int llmdev_cancel(struct llmdev *d, uint64_t request)
 	if (connection_send(d, LLM_MSG_CANCEL, request, &body, sizeof(body)))
 		return lib_error(d, -ENOMEM, "cancel: no memory");
 	t->cancelled = true;
-	if (!d->in_len)
-		connection_work(d);
+	connection_flush(d);
 	return 0;
 }
 
