@@ -154,7 +154,8 @@ int llmdev_open(struct llmdev **out, const struct llmdev_options *o, char *why, 
 	} else if (is_device(d->o.path)) {
 		rc = open_device(d, d->o.path);
 		if (rc && why)
-			snprintf(why, why_len, "%s: %s", d->o.path, strerror(-rc));
+			snprintf(why, why_len, "%s: %s", d->o.path,
+				 rc == -ENOTTY ? "is no device of llmdev" : strerror(-rc));
 	} else {
 		rc = open_socket(d, d->o.path, why, why_len);
 	}

@@ -22,11 +22,10 @@ struct ask {
 /* -1: go on; else the exit status. */
 static int parse(struct ask *a, int argc, char **argv)
 {
-	enum { OPT_JSON = 1, OPT_HELP };
+	enum { OPT_JSON = 1 };
 	static const struct option options[] = {
 		CTL_SESSION_OPTIONS,
 		{"json", no_argument, NULL, OPT_JSON},
-		{"help", no_argument, NULL, OPT_HELP},
 		{0},
 	};
 	int opt, rc;
@@ -42,9 +41,6 @@ static int parse(struct ask *a, int argc, char **argv)
 		case OPT_JSON:
 			a->json = true;
 			break;
-		case OPT_HELP:
-			printf("usage: llmctl %s\n", usage);
-			return 0;
 		default:
 			rc = ctl_session_option(&a->session, opt, optarg);
 			if (rc < 0)

@@ -33,21 +33,15 @@ struct chat {
 /* -1: go on; else the exit status. */
 static int parse(struct chat *c, int argc, char **argv)
 {
-	enum { OPT_HELP = 1 };
 	static const struct option options[] = {
 		CTL_SESSION_OPTIONS,
 		CTL_COMMON_OPTIONS,
-		{"help", no_argument, NULL, OPT_HELP},
 		{0},
 	};
 	int opt, rc;
 
 	ctl_common_defaults(&c->engine);
 	while ((opt = getopt_long(argc, argv, "n:", options, NULL)) != -1) {
-		if (opt == OPT_HELP) {
-			printf("usage: llmctl %s\n", usage);
-			return 0;
-		}
 		if (opt == 'n') {
 			if (!ctl_int("-n", optarg, 1, INT32_MAX, &c->max_tokens))
 				return 2;

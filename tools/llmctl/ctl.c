@@ -52,6 +52,10 @@ int ctl_bad_option(const char *usage, char **argv)
 {
 	const char *what = optind > 0 ? argv[optind - 1] : "?";
 
+	if (!strcmp(what, "--help") || !strcmp(what, "-h")) {
+		printf("usage: llmctl %s\n", usage);
+		exit(0);
+	}
 	/* getopt sets optopt to the value of a known option that misses its argument. */
 	if (optopt && optopt < 256 && !(what[0] == '-' && what[1] == '-'))
 		return ctl_usage(usage, "%s: -%c: unknown option or missing value", argv[0],

@@ -30,7 +30,8 @@ int cmd_tokenize(int argc, char **argv);
 int ctl_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The same for wrong usage: also prints the command's usage line. Returns 2. */
 int ctl_usage(const char *usage, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* After getopt_long() returned '?' or ':' (with opterr = 0): names the option. Returns 2. */
+/* After getopt_long() returned '?' or ':' (with opterr = 0): names the option and returns 2. For
+ * --help and -h, which no table has, it prints the usage on stdout and ends the program. */
 int ctl_bad_option(const char *usage, char **argv);
 
 /*
