@@ -307,11 +307,15 @@ static void check_elementwise(const struct cpu_kernels *k)
 	CHECK(same, "%s: bfloat16 rounds to nearest even", k->name);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	const char *only = argc > 1 ? argv[1] : NULL;
+
 	for (int i = 0; cpu_kernels_at(i); i++) {
 		const struct cpu_kernels *k = cpu_kernels_at(i);
 
+		if (only && strcmp(only, k->name))
+			continue;
 		if (!cpu_kernels_usable(k)) {
 			tap_skip("%s: this processor has no such instructions", k->name);
 			continue;
