@@ -5,6 +5,9 @@
  * A turn is one request from its SUBMIT to its terminal event. It outlives that event while the
  * engine still holds its request: `ended` then says that nothing more may be posted. A client
  * outlives its channel in the same way. Both go when the engine lets go (on_event: DONE, ERROR).
+ *
+ * A turn whose reader is slow is parked in the engine, and after a moment suspended: the engine's
+ * request is cancelled to free its slot, and made again as a replay when there is room.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -30,11 +33,12 @@ struct turn {
 	struct payload payload;
 	struct llm_resume resume; /* as replayed, or as posted with STARTED */
 	struct ids answer; /* posted by an earlier daemon, then generated here */
-	uint64_t posted_bytes;
-	bool replayed; /* STARTED is out already */
+	uint64_t posted_bytes; /* text posted with those */
+	bool started; /* STARTED is out, here or by an earlier daemon */
 	bool ended; /* its terminal event is out, or nobody wants it */
 	struct request *rq; /* NULL: waits for its turn */
 	bool park_reader, park_pace;
+	bool suspending, suspended;
 	uint64_t parked_ns, pace_ns;
 };
 
@@ -85,6 +89,9 @@ static uint64_t fnv1a(uint64_t h, const void *data, size_t n)
 		h = (h ^ p[i]) * 0x100000001b3u;
 	return h;
 }
+
+/* A reader that is slower than this must not hold one of the engine's places. */
+#define SUSPEND_NS UINT64_C(1000000000)
 
 #define FNV_START 0xcbf29ce484222325u
 
@@ -168,7 +175,8 @@ static void turn_error(struct turn *t, int error, const char *sentence)
 
 static void turn_park(struct turn *t)
 {
-	engine_park(t->rq, !t->ended && (t->park_reader || t->park_pace));
+	if (t->rq)
+		engine_park(t->rq, !t->ended && (t->park_reader || t->park_pace));
 }
 
 /* Ends a turn whose request the engine may hold; the engine's own end comes with its next step. */
@@ -210,8 +218,9 @@ static void turn_started(struct turn *t)
 	struct llm_resume *r = &t->resume;
 	struct event_part part = {r, sizeof(*r)};
 
-	if (t->replayed)
+	if (t->started)
 		return;
+	t->started = true;
 	*r = (struct llm_resume){
 		.size = sizeof(*r),
 		.fingerprint = sv->info->fingerprint,
@@ -248,6 +257,7 @@ static void turn_token(struct turn *t, const struct engine_event *ev)
 		turn_abandon(t);
 		return;
 	}
+	t->posted_bytes += ev->text_len;
 	turn_throttle(t);
 }
 
@@ -315,6 +325,49 @@ static void turn_finish(struct turn *t)
 		client_free(cl);
 }
 
+static int turn_submit(struct turn *t, struct err *e);
+
+/* The reader caught up: the engine gets the turn again, with what was posted so far. */
+static void turn_resume(struct turn *t)
+{
+	struct client *cl = t->cl;
+	struct err e;
+	int rc;
+
+	t->suspended = false;
+	rc = turn_submit(t, &e);
+	if (!rc)
+		return;
+	turn_error(t, -rc, e.msg);
+	turn_unlink(t);
+	turn_free(t);
+	client_next(cl);
+}
+
+static void turn_done(struct turn *t, const struct engine_event *ev)
+{
+	uint32_t finish = ev->finish == FINISH_STOP	? LLM_FINISH_STOP
+			  : ev->finish == FINISH_LENGTH ? LLM_FINISH_LENGTH
+							: LLM_FINISH_CANCELLED;
+
+	if (t->suspending && !t->ended && finish == LLM_FINISH_CANCELLED) {
+		t->rq = NULL;
+		t->suspending = false;
+		t->suspended = true;
+		if (!t->park_reader)
+			turn_resume(t);
+		return;
+	}
+	/* One that was ended with an error is no part of the conversation. */
+	if (!t->ended) {
+		post_done(t, ev, finish);
+		if (!t->ended)
+			turn_commit(t);
+		turn_ended(t);
+	}
+	turn_finish(t);
+}
+
 static void on_event(void *ctx, struct request *r, const struct engine_event *ev)
 {
 	struct turn *t = ctx;
@@ -334,21 +387,9 @@ static void on_event(void *ctx, struct request *r, const struct engine_event *ev
 	case ENGINE_TOKEN:
 		turn_token(t, ev);
 		break;
-	case ENGINE_DONE: {
-		uint32_t finish = ev->finish == FINISH_STOP	? LLM_FINISH_STOP
-				  : ev->finish == FINISH_LENGTH ? LLM_FINISH_LENGTH
-								: LLM_FINISH_CANCELLED;
-
-		/* One that was ended with an error is no part of the conversation. */
-		if (!t->ended) {
-			post_done(t, ev, finish);
-			if (!t->ended)
-				turn_commit(t);
-			turn_ended(t);
-		}
-		turn_finish(t);
+	case ENGINE_DONE:
+		turn_done(t, ev);
 		break;
-	}
 	case ENGINE_ERROR:
 		turn_error(t, ev->error > 0 ? ev->error : EIO,
 			   ev->message ? ev->message : "engine: failed");
@@ -362,7 +403,7 @@ static int check_resume(const struct turn *t, struct err *e)
 	const struct server *sv = t->cl->sv;
 	const struct llm_resume *r = &t->resume;
 
-	if (!t->replayed)
+	if (!t->started)
 		return 0;
 	if (r->fingerprint != sv->info->fingerprint)
 		return err_set(e, -ESTALE,
@@ -413,50 +454,62 @@ static void turn_remember(struct turn *t)
 	turn_free(t);
 }
 
-/* Gives the turn to the engine; on failure its error is posted and -errno returned. */
+/* Gives the turn to the engine, to begin or to go on after what was posted. */
+static int turn_submit(struct turn *t, struct err *e)
+{
+	struct request_params p = {
+		.session = t->payload.kind == PAYLOAD_PROMPT ? NULL : t->cl->session,
+		.prompt = t->payload.prompt.v,
+		.n_prompt = t->payload.prompt.n,
+		.max_tokens = t->payload.max_tokens,
+		.sampling = t->payload.sampling,
+		.stop = (const char *const *)t->payload.stop,
+		.n_stop = t->payload.n_stop,
+		.posted = t->answer.v,
+		.n_posted = t->answer.n,
+		.posted_bytes = t->posted_bytes,
+		.on_event = on_event,
+		.ctx = t,
+	};
+	int rc;
+
+	if (t->max_tokens && (!p.max_tokens || t->max_tokens < (uint32_t)p.max_tokens))
+		p.max_tokens = t->max_tokens > INT32_MAX ? INT32_MAX : (int)t->max_tokens;
+	rc = engine_submit(t->cl->sv->en, &p, &t->rq, e);
+	if (rc)
+		t->rq = NULL;
+	return rc;
+}
+
+/* The turn's time has come. On failure its error is posted and -errno returned. */
 static int turn_start(struct turn *t)
 {
 	struct client *cl = t->cl;
-	struct server *sv = cl->sv;
-	struct request_params p = {.on_event = on_event, .ctx = t};
+	struct sampling *sampling = &t->payload.sampling;
 	struct err e;
 	int rc;
 
 	rc = turn_read(t, &e);
 	if (!rc && !cl->session)
-		rc = engine_session_open(sv->en, &cl->session, &e);
+		rc = engine_session_open(cl->sv->en, &cl->session, &e);
+	if (!rc) {
+		if (t->started)
+			sampling->seed = t->resume.seed;
+		else if (!t->payload.seeded &&
+			 getrandom(&sampling->seed, sizeof(sampling->seed), 0) < 0)
+			sampling->seed = now_ns();
+		rc = turn_submit(t, &e);
+	}
 	if (rc)
-		goto fail;
-	if (t->replayed)
-		t->payload.sampling.seed = t->resume.seed;
-	else if (!t->payload.seeded &&
-		 getrandom(&t->payload.sampling.seed, sizeof(t->payload.sampling.seed), 0) < 0)
-		t->payload.sampling.seed = now_ns();
-	p.session = t->payload.kind == PAYLOAD_PROMPT ? NULL : cl->session;
-	p.prompt = t->payload.prompt.v;
-	p.n_prompt = t->payload.prompt.n;
-	p.max_tokens = t->payload.max_tokens;
-	if (t->max_tokens && (!p.max_tokens || t->max_tokens < (uint32_t)p.max_tokens))
-		p.max_tokens = t->max_tokens > INT32_MAX ? INT32_MAX : (int)t->max_tokens;
-	p.sampling = t->payload.sampling;
-	p.stop = (const char *const *)t->payload.stop;
-	p.n_stop = t->payload.n_stop;
-	p.posted = t->answer.v;
-	p.n_posted = t->answer.n;
-	p.posted_bytes = t->posted_bytes;
-	rc = engine_submit(sv->en, &p, &t->rq, &e);
-	if (!rc)
-		return 0;
-	t->rq = NULL;
-fail:
-	turn_error(t, -rc, e.msg);
+		turn_error(t, -rc, e.msg);
 	return rc;
 }
 
 /* Starts the session's first waiting turn, if none runs. */
 static void client_next(struct client *cl)
 {
-	while (cl->ch && !cl->sv->draining && cl->turns && !cl->turns->rq) {
+	while (cl->ch && !cl->sv->draining && cl->turns && !cl->turns->rq &&
+	       !cl->turns->suspended) {
 		struct turn *t = cl->turns;
 
 		if (!turn_start(t))
@@ -511,7 +564,7 @@ static struct turn *turn_new(struct client *cl, const struct msg *m)
 	t->max_tokens = s->max_tokens;
 	t->resume = m->resume;
 	t->posted_bytes = s->posted_bytes;
-	t->replayed = s->resume_len != 0;
+	t->started = s->resume_len != 0;
 	return t;
 }
 
@@ -573,7 +626,7 @@ static void on_submit(struct client *cl, const struct msg *m)
 	*cl->tail = t;
 	cl->tail = &t->next;
 	cl->n_turns++;
-	if (t->replayed)
+	if (t->started)
 		say(cl->sv, "session %llu request %llu: continues after %zu tokens",
 		    (unsigned long long)cl->number, (unsigned long long)t->id, t->answer.n);
 	client_next(cl);
@@ -590,7 +643,7 @@ static void on_cancel(struct client *cl, uint64_t id)
 	if (!t || t->ended)
 		return;
 	if (t->rq) {
-		t->park_reader = t->park_pace = false;
+		t->park_reader = t->park_pace = t->suspending = false;
 		turn_park(t);
 		engine_cancel(t->rq);
 		cl->sv->step_owed = true;
@@ -598,10 +651,14 @@ static void on_cancel(struct client *cl, uint64_t id)
 	}
 	none.ns_submit = none.ns_start = none.ns_first = none.ns_end = now_ns();
 	none.completion_tokens = (int)t->answer.n;
+	none.prompt_tokens = (int)t->payload.prompt.n;
 	post_done(t, &none, LLM_FINISH_CANCELLED);
+	if (t->suspended)
+		turn_commit(t);
 	turn_ended(t);
 	turn_unlink(t);
 	turn_free(t);
+	client_next(cl);
 }
 
 static void on_query(struct client *cl)
@@ -716,10 +773,13 @@ static void on_room(void *ctx, struct channel *ch)
 	struct client *cl = channel_user(ch);
 	struct turn *t = cl->turns;
 
-	if (t && t->rq && t->park_reader) {
-		t->park_reader = false;
+	if (!t || !t->park_reader)
+		return;
+	t->park_reader = false;
+	if (t->suspended)
+		turn_resume(t);
+	else
 		turn_park(t);
-	}
 }
 
 static const struct transport_handler handler = {
@@ -737,14 +797,61 @@ static void earlier(uint64_t *due, uint64_t ns)
 		*due = ns;
 }
 
-static void deadline_passed(struct turn *t)
+/* Ends a turn that a limit of time met; others of its client may have ended with it. */
+static void turn_expire(struct turn *t, int error, const char *sentence)
 {
-	turn_error(t, ETIMEDOUT, "request: its deadline passed");
+	struct client *cl = t->cl;
+
+	turn_error(t, error, sentence);
 	turn_abandon(t);
-	if (!t->rq) {
-		turn_unlink(t);
-		turn_free(t);
+	if (t->rq)
+		return;
+	turn_unlink(t);
+	turn_free(t);
+	client_next(cl);
+}
+
+static void turn_suspend(struct turn *t)
+{
+	t->suspending = true;
+	engine_cancel(t->rq);
+	t->cl->sv->step_owed = true;
+}
+
+/* What is due for one turn. False: it was ended, the client's list has changed. */
+static bool turn_timers(struct turn *t, uint64_t now, uint64_t *due)
+{
+	uint64_t limit = t->cl->sv->o.park_ns;
+
+	if (t->park_pace && t->pace_ns <= now) {
+		t->park_pace = false;
+		turn_park(t);
 	}
+	if (t->park_pace)
+		earlier(due, t->pace_ns);
+	if (t->park_reader) {
+		if (now - t->parked_ns >= limit) {
+			turn_expire(t, ENOSPC,
+				    "events: nobody read them for too long: read faster or raise "
+				    "the limit `park`");
+			return false;
+		}
+		earlier(due, t->parked_ns + limit);
+		if (t->rq && !t->suspending) {
+			if (now - t->parked_ns >= SUSPEND_NS)
+				turn_suspend(t);
+			else
+				earlier(due, t->parked_ns + SUSPEND_NS);
+		}
+	}
+	if (t->deadline_ns) {
+		if (t->deadline_ns <= now) {
+			turn_expire(t, ETIMEDOUT, "request: its deadline passed");
+			return false;
+		}
+		earlier(due, t->deadline_ns);
+	}
+	return true;
 }
 
 /* Runs what is due; returns when the next thing is (UINT64_MAX: nothing). */
@@ -753,33 +860,11 @@ static uint64_t run_timers(struct server *sv)
 	uint64_t now = now_ns(), due = UINT64_MAX;
 
 	for (struct client *cl = sv->clients; cl; cl = cl->next) {
-		for (struct turn *t = cl->turns, *next; t; t = next) {
-			next = t->next;
-			if (t->ended)
+		for (struct turn *t = cl->turns; t; t = t->next) {
+			if (t->ended || turn_timers(t, now, &due))
 				continue;
-			if (t->park_pace && t->pace_ns <= now) {
-				t->park_pace = false;
-				turn_park(t);
-			}
-			if (t->park_pace)
-				earlier(&due, t->pace_ns);
-			if (t->park_reader) {
-				if (now - t->parked_ns >= sv->o.park_ns) {
-					turn_error(t, ENOSPC,
-						   "events: nobody read them for too long: read "
-						   "faster or raise the limit `park`");
-					turn_abandon(t);
-					continue;
-				}
-				earlier(&due, t->parked_ns + sv->o.park_ns);
-			}
-			if (t->deadline_ns) {
-				if (t->deadline_ns <= now) {
-					deadline_passed(t);
-					continue;
-				}
-				earlier(&due, t->deadline_ns);
-			}
+			due = now; /* look again */
+			break;
 		}
 	}
 	if (sv->draining)

@@ -374,6 +374,25 @@ check(all([e.seq for e in g] == list(range(len(g))) for g in got.values()),
       "... and what it finds when it does read has no gap")
 deaf.close()
 
+# More of them than the engine runs at once: they must not hold its places.
+daemon.stop()
+daemon = Daemon("--limits", "events=64K,park=20")
+deaf = [ls.Client(path) for _ in range(24)]
+for d in deaf:
+    d.send(ls.submit(1, chat("hello", 1900)))
+start = time.monotonic()
+check(alive(), "24 clients that never read: others are served")
+check(time.monotonic() - start < 15, "... soon (%.1f s)" % (time.monotonic() - start))
+time.sleep(1.5)
+whole = ls.text(ask(chat("hello", 1900)))
+check(all(ls.text(d.answer(1)) == whole for d in deaf[:3]),
+      "... and those that read in the end lose nothing")
+for d in deaf:
+    d.close()
+check(alive(), "... and all is well when they have gone")
+daemon.stop()
+daemon = Daemon("--limits", "prompt=20K")
+
 # One that reads late, but in time: parked and resumed, nothing lost.
 late = ls.Client(path)
 long = chat("hello", 1900)
