@@ -27,6 +27,7 @@ struct turn {
 	struct client *cl;
 	struct turn *next;
 	uint64_t id, seq, deadline_ns;
+	uint64_t principal; /* who may share its cached prefixes */
 	uint32_t format, max_tokens;
 	char *text; /* the payload; freed once it is read */
 	size_t text_len;
@@ -462,6 +463,7 @@ static int turn_submit(struct turn *t, struct err *e)
 		.prompt = t->payload.prompt.v,
 		.n_prompt = t->payload.prompt.n,
 		.max_tokens = t->payload.max_tokens,
+		.principal = t->principal,
 		.sampling = t->payload.sampling,
 		.stop = (const char *const *)t->payload.stop,
 		.n_stop = t->payload.n_stop,
@@ -537,6 +539,14 @@ static void refuse(struct client *cl, const struct msg *m, int error, const char
 	    (unsigned long long)m->request_id, sentence);
 }
 
+/* The end user named by the label, else the uid of the peer: two different kinds of name. */
+static uint64_t principal_of(const struct msg *m, uint32_t uid)
+{
+	if (m->submit.principal_len)
+		return fnv1a(FNV_START, m->principal, m->submit.principal_len) | 1ull << 32;
+	return uid;
+}
+
 static struct turn *turn_new(struct client *cl, const struct msg *m)
 {
 	const struct llm_msg_submit *s = &m->submit;
@@ -560,6 +570,7 @@ static struct turn *turn_new(struct client *cl, const struct msg *m)
 	t->id = m->request_id;
 	t->seq = s->seq;
 	t->deadline_ns = s->deadline_ns;
+	t->principal = principal_of(m, channel_peer(cl->ch)->uid);
 	t->format = s->format;
 	t->max_tokens = s->max_tokens;
 	t->resume = m->resume;
