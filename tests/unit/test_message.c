@@ -177,9 +177,9 @@ static void test_events(void)
 	int32_t ids[] = {1, 2};
 	struct llm_text text = {.n_ids = 2, .n_bytes = 3};
 	struct event_part parts[] = {{&text, sizeof(text)}, {ids, sizeof(ids)}, {"abc", 3}};
-	static uint64_t big[LLM_EVENT_MAX / 8 + 8];
-	struct event_part over[] = {{big, LLM_EVENT_MAX - 31}};
-	struct event_part full[] = {{big, LLM_EVENT_MAX - 32}};
+	static uint64_t big[LLM_EVENT_MAX / 8 + 8], source[LLM_EVENT_MAX / 8];
+	struct event_part over[] = {{source, LLM_EVENT_MAX - 31}};
+	struct event_part full[] = {{source, LLM_EVENT_MAX - 32}};
 	uint64_t buf[16];
 	const void *payload;
 	struct llm_event h;
