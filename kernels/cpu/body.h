@@ -537,22 +537,18 @@ static cpu_tile_fn tile(enum dtype type, enum act_fmt fmt)
 	if (fmt == ACT_F32)
 		return tile_f32(type);
 #if VF_HAS_BF16
-	if (fmt == ACT_BF16)
-		return type == DTYPE_BF16 ? bf16 : NULL;
+	if (fmt == ACT_BF16 && type == DTYPE_BF16)
+		return bf16;
 #endif
 #if VB_HAS_DOT
-	switch (type) {
-	case DTYPE_Q8_0:
+	if (fmt == ACT_I8 && type == DTYPE_Q8_0)
 		return q8_0;
-	case DTYPE_Q4_0:
+	if (fmt == ACT_I8 && type == DTYPE_Q4_0)
 		return q4_0;
-	case DTYPE_Q4_K:
+	if (fmt == ACT_I8 && type == DTYPE_Q4_K)
 		return q4_k;
-	case DTYPE_Q6_K:
+	if (fmt == ACT_I8 && type == DTYPE_Q6_K)
 		return q6_k;
-	default:
-		break;
-	}
 #endif
 	return NULL;
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * How fast the CPU kernels are on one core: a row of products with one token over weights that no
- * cache holds (decode: GB/s of weights), and a tile of tokens over weights that stay in L2
- * (prefill: multiply-adds a second). Times are the thread's own CPU time, so that neighbours on the
+ * cache holds (decode: GB/s of weights), and a prompt of 128 tokens, tile after tile for each group of
+ * rows (prefill: multiply-adds a second). Times are the thread's own CPU time, so that neighbours on the
  * machine count less.
  *
  * usage: kernels [ISA [TYPE]]
@@ -15,8 +15,14 @@
 
 #include "kernels/cpu/cpu.h"
 
-#define COLS   1024
+#ifndef COLS
+#define COLS 1024
+#endif
+#define PROMPT 128
 #define STREAM ((size_t)192 << 20)
+/* groups of rows that a prompt is multiplied with */
+#define PREFILL_GROUPS 100
+#define ACT_BYTES(fmt) ((fmt) == ACT_I8 ? 1 : (fmt) == ACT_BF16 ? 2 : 4)
 
 static double cpu_seconds(void)
 {
@@ -42,7 +48,7 @@ static void bench(const struct cpu_kernels *k, enum dtype type, enum act_fmt fmt
 {
 	size_t bytes = cpu_group_bytes(type, COLS), groups = STREAM / bytes;
 	cpu_tile_fn fn = k->tile(type, fmt);
-	struct act_tile one = {1, x, meta}, tile = {k->max_m, x, meta};
+	struct act_tile one = {1, x, meta};
 	float y[CPU_MAX_TILE * CPU_ROWS];
 	double decode = 0, cached = 0, prefill = 0;
 	int reps = 2000;
@@ -58,17 +64,24 @@ static void bench(const struct cpu_kernels *k, enum dtype type, enum act_fmt fmt
 			fn(w + r % 8 * bytes, &one, COLS, y);
 		cached = best_of(cached, cpu_seconds() - t);
 		t = cpu_seconds();
-		for (int r = 0; r < reps; r++)
-			fn(w + r % 8 * bytes, &tile, COLS, y);
+		for (int g = 0; g < PREFILL_GROUPS; g++) {
+			for (int t0 = 0; t0 + k->max_m <= PROMPT; t0 += k->max_m) {
+				struct act_tile tile = {k->max_m, x + t0 * COLS * ACT_BYTES(fmt),
+							meta + t0 * (COLS / 32)};
+
+				fn(w + g * bytes, &tile, COLS, y);
+			}
+		}
 		prefill = best_of(prefill, cpu_seconds() - t);
 	}
-	printf("%-8s %-5s x %-5s  decode %6.1f GB/s (%.1f from L2)   prefill %6.1f GMAC/s\n", k->name,
-	       dtype_info(type)->name,
+	printf("%-8s %-5s x %-5s  decode %6.1f GB/s (%.1f from L2)   prefill %6.1f GMAC/s\n",
+	       k->name, dtype_info(type)->name,
 	       fmt == ACT_I8	 ? "int8"
 	       : fmt == ACT_BF16 ? "bf16"
 				 : "float",
 	       groups * bytes / decode * 1e-9, reps * bytes / cached * 1e-9,
-	       (double)reps * k->max_m * COLS * CPU_ROWS / prefill * 1e-9);
+	       (double)PREFILL_GROUPS * (PROMPT / k->max_m * k->max_m) * COLS * CPU_ROWS / prefill *
+		       1e-9);
 }
 
 /* What the core can read at all. */
@@ -92,8 +105,8 @@ int main(int argc, char **argv)
 	static const enum dtype types[] = {DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_K, DTYPE_Q6_K,
 					   DTYPE_BF16, DTYPE_F16,  DTYPE_F32};
 	uint8_t *w = mmap(NULL, STREAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	uint8_t *x = calloc(CPU_MAX_TILE, COLS * sizeof(float));
-	struct act_meta *meta = calloc(CPU_MAX_TILE, COLS / 32 * sizeof(*meta));
+	uint8_t *x = calloc(PROMPT, COLS * sizeof(float));
+	struct act_meta *meta = calloc(PROMPT, COLS / 32 * sizeof(*meta));
 
 	if (w == MAP_FAILED || !x || !meta)
 		return 1;

@@ -75,26 +75,41 @@ void gemm_tile(const struct cpu_backend *b, const struct weight *w, int64_t whic
 			w->cols, y);
 }
 
+/* Called with a constant n where it can be, to be unrolled. */
+static inline void put_rows(float *dst, const float *src, const float *bias, enum gemm_mode mode,
+			    int n)
+{
+	if (bias && mode == GEMM_ADD)
+		for (int r = 0; r < n; r++)
+			dst[r] += src[r] + bias[r];
+	else if (bias)
+		for (int r = 0; r < n; r++)
+			dst[r] = src[r] + bias[r];
+	else if (mode == GEMM_ADD)
+		for (int r = 0; r < n; r++)
+			dst[r] += src[r];
+	else
+		memcpy(dst, src, n * sizeof(float));
+}
+
 void gemm_group(const struct cpu_backend *b, const struct weight *w, int64_t group,
 		const struct act *a, enum act_fmt fmt, int n, const float *bias,
 		enum gemm_mode mode, float *y, int64_t ld)
 {
 	float t[CPU_MAX_TILE * CPU_ROWS];
-	int64_t row0 = group * CPU_ROWS;
-	int rows = w->rows - row0 < CPU_ROWS ? (int)(w->rows - row0) : CPU_ROWS;
+	int64_t row0 = group * CPU_ROWS, left = w->rows - row0;
 
 	for (int t0 = 0, m; t0 < n; t0 += m) {
 		m = cpu_tile_size(b->k->max_m, n - t0);
 		gemm_tile(b, w, 0, group, a, fmt, t0, m, t);
 		for (int i = 0; i < m; i++) {
 			float *dst = y + (t0 + i) * ld + row0;
-			const float *src = t + i * CPU_ROWS;
+			const float *src = t + i * CPU_ROWS, *add = bias ? bias + row0 : NULL;
 
-			for (int r = 0; r < rows; r++) {
-				float v = bias ? src[r] + bias[row0 + r] : src[r];
-
-				dst[r] = mode == GEMM_ADD ? dst[r] + v : v;
-			}
+			if (left >= CPU_ROWS)
+				put_rows(dst, src, add, mode, CPU_ROWS);
+			else
+				put_rows(dst, src, add, mode, left);
 		}
 	}
 }

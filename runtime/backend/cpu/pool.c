@@ -110,6 +110,28 @@ void work_begin(struct work *k, struct worker *w, int64_t total)
 	*k = (struct work){.w = w, .total = total};
 }
 
+/*
+ * A quarter of what is left of a share at a time: long runs of memory first, single units at the
+ * end, so that nobody waits long for the last one.
+ */
+static bool claim(_Atomic int64_t *next, int64_t size, int64_t *first, int64_t *last)
+{
+	int64_t at = atomic_load_explicit(next, memory_order_relaxed);
+
+	while (at < size) {
+		int64_t chunk = (size - at + 3) / 4;
+
+		if (atomic_compare_exchange_weak_explicit(next, &at, at + chunk,
+							  memory_order_relaxed,
+							  memory_order_relaxed)) {
+			*first = at;
+			*last = at + chunk;
+			return true;
+		}
+	}
+	return false;
+}
+
 bool work_next(struct work *k)
 {
 	const struct worker *w = k->w;
@@ -117,17 +139,13 @@ bool work_next(struct work *k)
 	for (; k->victim < w->n; k->victim++) {
 		int v = (w->id + k->victim) % w->n;
 		int64_t begin = k->total * v / w->n, end = k->total * (v + 1) / w->n;
-		int64_t chunk = (end - begin + 7) / 8, at;
-		_Atomic int64_t *next = &w->pool->claims[v].next[w->phase & 1];
 
-		if (begin == end || begin + atomic_load_explicit(next, memory_order_relaxed) >= end)
-			continue;
-		at = begin + atomic_fetch_add_explicit(next, chunk, memory_order_relaxed);
-		if (at >= end)
-			continue;
-		k->first = at;
-		k->last = at + chunk < end ? at + chunk : end;
-		return true;
+		if (claim(&w->pool->claims[v].next[w->phase & 1], end - begin, &k->first,
+			  &k->last)) {
+			k->first += begin;
+			k->last += begin;
+			return true;
+		}
 	}
 	return false;
 }
