@@ -62,7 +62,7 @@ static double median(const double *v, int n)
 /* ---- decode and prefill --------------------------------------------------------------------- */
 
 struct progress {
-	int tokens;
+	int tokens, cached;
 	bool failed;
 	char message[256];
 };
@@ -73,15 +73,20 @@ static void on_event(void *ctx, struct request *r, const struct engine_event *ev
 
 	if (ev->kind == ENGINE_TOKEN)
 		p->tokens++;
+	if (ev->kind == ENGINE_DONE)
+		p->cached = ev->cached_tokens;
 	if (ev->kind == ENGINE_ERROR) {
 		p->failed = true;
 		snprintf(p->message, sizeof(p->message), "%s", ev->message);
 	}
 }
 
-/* One generation, timed from before its submission to its end. *steps: forward passes. */
-static int generate(struct engine *en, int n_prompt, int n_tokens, double *seconds, int *steps,
-		    struct err *e)
+/*
+ * One generation, timed from before its submission to its end. *steps: forward passes. `run` makes
+ * the prompt another one each time: the engine would not compute one again that it has seen.
+ */
+static int generate(struct engine *en, int run, int n_prompt, int n_tokens, double *seconds,
+		    int *steps, struct err *e)
 {
 	int vocab = engine_info(en)->vocab, rc;
 	int32_t *prompt = calloc((size_t)n_prompt, sizeof(*prompt));
@@ -96,9 +101,8 @@ static int generate(struct engine *en, int n_prompt, int n_tokens, double *secon
 
 	if (!prompt)
 		return err_set(e, -ENOMEM, "bench: out of memory for the prompt");
-	/* Ids spread over the vocabulary, the same in every run. */
 	for (int i = 0; i < n_prompt; i++)
-		prompt[i] = (int32_t)((uint64_t)(i + 1) * 7919u % (uint64_t)vocab);
+		prompt[i] = (int32_t)((uint64_t)(i + 1 + run) * 7919u % (uint64_t)vocab);
 	sampling_default(&rp.sampling, en);
 	rp.sampling.temperature = 0;
 	rp.sampling.ignore_eos = true;
@@ -123,9 +127,11 @@ static int generate(struct engine *en, int n_prompt, int n_tokens, double *secon
 	free(prompt);
 	if (rc)
 		return rc;
-	if (p.failed || p.tokens != n_tokens)
+	if (p.failed || p.tokens != n_tokens || p.cached)
 		return err_set(e, -EIO, "bench: %s",
-			       p.failed ? p.message : "the generation ended early");
+			       p.failed	  ? p.message
+			       : p.cached ? "a part of the prompt came from the prefix cache"
+					  : "the generation ended early");
 	return 0;
 }
 
@@ -145,8 +151,8 @@ static int bench_generate(struct bench *b, struct engine *en, struct err *e)
 	for (int i = -1; !rc && i < b->n_runs; i++) {
 		double seconds = 0;
 
-		rc = generate(en, decode ? 1 : b->n_tokens, decode ? b->n_tokens : 1, &seconds,
-			      &steps, e);
+		rc = generate(en, i + 1, decode ? 1 : b->n_tokens, decode ? b->n_tokens : 1,
+			      &seconds, &steps, e);
 		if (!rc && i >= 0)
 			b->run[i] = b->n_tokens / seconds;
 	}
