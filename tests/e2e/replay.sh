@@ -12,6 +12,7 @@ sampled='{"messages":[{"role":"user","content":"Tell me about memory."}],"max_to
 # kill_often FILE: until the answer in FILE is complete (client $client is gone)
 kill_often() {
 	kills=0
+	wait_for 20 progressed "$1" 0 # a client that has not connected yet is refused, not continued
 	while kill -0 "$client" 2>/dev/null; do
 		sleep 0.0$((RANDOM % 9 + 1))
 		stop_daemon 9
