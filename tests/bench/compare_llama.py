@@ -5,15 +5,15 @@
     tests/bench/compare_llama.py --dir DIR [--peer-root ROOT] [--build build] [--pairs 5] [--json FILE]
 
 Writes a Qwen3-0.6B-shaped random GGUF per type into DIR (llmctl synth; kept for the next run), then
-takes pairs of measurements, the two programs in turn going first, each pair followed by a read of
-1 GB by pinned threads. Prints a Markdown table; --json keeps every single figure.
+takes pairs of measurements, the two programs in turn going first; before and after each decode of
+ours, pinned threads read 1 GB. Prints a Markdown table; --json keeps every single figure.
 
 llama-bench is taken from PATH, or from a chroot: with --peer-root ROOT it runs as
 `chroot ROOT llama-bench`, and DIR must lie below ROOT.
 
 Same on both sides: the file, the number of threads, a bf16 KV cache, and activations rounded as the
 type's kernels do by default (int8 blocks for Q8_0 and Q4_0, bf16 for BF16). llama-bench decodes
-tokens without sampling; llmctl's figure includes it.
+tokens without sampling; llmctl's figure includes it. Each run of a prompt gets other ids.
 """
 import argparse
 import json
@@ -78,25 +78,32 @@ def machine(args):
     }
 
 
+def bandwidth(args):
+    cmd = [os.path.join(args.build, "bench", "membw"), str(args.threads), "1024", "9"]
+    return json.loads(run(cmd).stdout)["bytes_per_s"]
+
+
 def measure(args, kind, path):
     r = {"type": kind, "file_bytes": os.path.getsize(path), "pairs": [], "commands": {}}
-    membw = os.path.join(args.build, "bench", "membw")
     for i in range(args.pairs):
-        pair = {}
-        order = ["ours", "peer"] if i % 2 == 0 else ["peer", "ours"]
-        for who in order:
-            if who == "peer":
-                pair["peer"], r["variant"], r["commands"]["peer"] = peer(
-                    args, path, "bf16", PREFILL, DECODE)
-                continue
-            for what in ("decode", "prefill"):
+        pair = {"peer": {}}
+        for what in ("decode", "prefill"):
+            for who in ("ours", "peer") if i % 2 == 0 else ("peer", "ours"):
+                if who == "peer":
+                    size = (PREFILL, 0) if what == "prefill" else (0, DECODE)
+                    t, r["variant"], r["commands"]["peer " + what] = peer(args, path, "bf16", *size)
+                    pair["peer"].update(t)
+                    continue
+                # Other guests of the host change the bandwidth from second to second: it is
+                # taken just before and just after what it is compared with.
+                before = bandwidth(args) if what == "decode" else 0
                 j, r["commands"][what] = ours(args, path, what)
                 pair[what] = j["tokens_per_s"]
                 r["detail"] = j["detail"]
                 if what == "decode":
                     pair["read_bytes_per_s"] = j["read_bytes_per_s"]
+                    pair["bandwidth"] = (before + bandwidth(args)) / 2
                     r["bytes_per_token"] = j["bytes_read"] / j["tokens"]
-        pair["bandwidth"] = json.loads(run([membw, str(args.threads), "1024", "9"]).stdout)["bytes_per_s"]
         r["pairs"].append(pair)
         print("%s pair %d: decode %.1f / %.1f, prefill %.1f / %.1f, bandwidth %.1f GB/s" % (
             kind, i + 1, pair["decode"], pair["peer"]["decode"], pair["prefill"],
@@ -130,15 +137,16 @@ def markdown(m, results):
     print("| type | decode, tokens/s | llama.cpp | ratio | of read bandwidth | prefill, tokens/s | llama.cpp | ratio |")
     print("|---|---|---|---|---|---|---|---|")
     for r in results:
-        t = TARGETS[r["type"]]
-        print("| %s | %.1f | %.1f (%.1f with f16 KV) | %.2f, %.2f %s | %.0f %% of %.1f GB/s, %.0f %% %s | "
-              "%.0f | %.0f (%.0f) | %.2f, %.2f %s |" % (
+        t = TARGETS.get(r["type"])
+        goal = lambda value, i, text: ", %s %s" % (text % t[i], verdict(value, t[i])) if t else ""
+        print("| %s | %.1f | %.1f (f16 KV: %.1f) | %.2f%s | %.0f %% of %.1f GB/s%s | %.0f | %.0f (f16 KV: "
+              "%.0f) | %.2f%s |" % (
                   r["type"].upper(), r["decode"], r["peer_decode"], r["peer_f16_kv"]["decode"],
-                  r["decode_ratio"], t[0], verdict(r["decode_ratio"], t[0]),
-                  100 * r["bandwidth_share"], r["bandwidth"] / 1e9, 100 * t[1],
-                  verdict(r["bandwidth_share"], t[1]), r["prefill"], r["peer_prefill"],
-                  r["peer_f16_kv"]["prefill"], r["prefill_ratio"], t[2],
-                  verdict(r["prefill_ratio"], t[2])))
+                  r["decode_ratio"], goal(r["decode_ratio"], 0, "%.1f"),
+                  100 * r["bandwidth_share"], r["bandwidth"] / 1e9,
+                  goal(r["bandwidth_share"], 1, "%.2f"), r["prefill"], r["peer_prefill"],
+                  r["peer_f16_kv"]["prefill"], r["prefill_ratio"],
+                  goal(r["prefill_ratio"], 2, "%.1f")))
     print("\nMedians of %d pairs; a ratio is the median of the pairs' ratios." % len(r0["pairs"]))
     for name, cmd in r0["commands"].items():
         print("    %s" % cmd)
