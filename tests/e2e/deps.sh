@@ -92,6 +92,24 @@ deps run; rc=$?
 check "sudo without a password: installs" [ $rc -eq 0 ]
 check "sudo without a password: through sudo, only what is missing" told_apt 'install .* libnuma-dev$'
 
+# On a terminal, which script(1) plays.
+answer() { # answer TEXT: as deps, with a terminal where TEXT is typed
+	printf '%s\n' "$1" | script -qec "env -i PATH='$m/bin' SYSROOT='$m/sys' TMPDIR='$root' TERM=dumb '$m/tree/tools/deps' run" /dev/null >"$m/out" 2>&1
+}
+if command -v script >/dev/null; then
+	machine 0; provide; rm "$m/sys/usr/include/numa.h"
+	answer n; rc=$?
+	check "a terminal: asks first" says 'Install them now with "apt-get install -y --no-install-recommends libnuma-dev"? [Y/n]'
+	check "the answer n: exit 1" [ $rc -eq 1 ]
+	check "the answer n: nothing is installed" [ ! -e "$m/apt" ]
+	fake apt-get "echo \"\$*\" >>$m/apt; : >$m/sys/usr/include/numa.h"
+	answer ''; rc=$?
+	check "just Enter: installs" told_apt 'install .* libnuma-dev$'
+	check "just Enter: goes on" [ $rc -eq 0 ]
+else
+	n=$((n + 1)); echo "ok $n # SKIP no script(1) to play a terminal"
+fi
+
 machine 0; rm "$m/bin/apt-get"
 deps run; rc=$?
 check "no apt-get: exit 1 and says why" [ $rc -eq 1 ]
