@@ -80,6 +80,7 @@ class Chat:
 
     def __init__(self, tok):
         self.tok, self.cache = tok, {}
+        tok.encode_special_tokens = True  # "<|im_end|>" in a message is text, not the marker
         self.end = tok.token_to_id("<|im_end|>")
         start = tok.token_to_id("<|im_start|>")
         self.head = {role: [start] + tok.encode(role + "\n").ids
@@ -138,19 +139,24 @@ def rephrase(rng, q):
     return q
 
 
-def epoch(rng, chat, entries, dialogues, budget, positions):
-    """Every entry and dialogue once or more; yields batches of at most `budget` padded tokens."""
-    units = [[t] for t in entries for _ in range(max(2, len(t.questions) // 3))]
-    units += [[d.first, *d.rest] for d in dialogues] * 3
+def epoch(rng, chat, entries, dialogues, budget, positions, polish):
+    """Every entry and dialogue twice or more; yields batches of at most `budget` padded tokens.
+
+    A unit is a list of (questions, answer). To polish, every single phrasing is a unit."""
+    if polish:
+        units = [[([q], t.answer)] for t in entries for q in t.questions]
+    else:
+        units = [[(t.questions, t.answer)] for t in entries for _ in range(max(2, len(t.questions) // 3))]
+    units += [[(t.questions, t.answer) for t in (d.first, *d.rest)] for d in dialogues] * 3
     rng.shuffle(units)
     rows = []
     while units:
         n = rng.choice((1, 1, 1, 1, 1, 1, 2, 2, 3, 3)) if rng.random() < 0.97 else rng.randint(6, 24)
         pairs = []
         for unit in units[:n]:
-            for turn in unit:
-                question = turn.questions[0] if rng.random() < 0.35 else rng.choice(turn.questions)
-                pairs.append((rephrase(rng, question), turn.answer))
+            for questions, answer in unit:
+                question = questions[0] if rng.random() < 0.35 else rng.choice(questions)
+                pairs.append((rephrase(rng, question), answer))
         del units[:n]
         system = rng.choice(SYSTEM) if rng.random() < 0.06 else None
         ids, mask = chat.build(pairs, system)
@@ -259,8 +265,9 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--faq", default=os.path.join(HERE, "../../docs/faq.md"))
     p.add_argument("--out", required=True)
-    p.add_argument("--steps", type=int, default=3000)
-    p.add_argument("--decay", type=int, default=1000, help="steps in which the rate falls to nothing")
+    p.add_argument("--steps", type=int, default=3500)
+    p.add_argument("--decay", type=int, default=1000, help="how many of them the rate takes to fall to nothing")
+    p.add_argument("--polish", type=int, default=1200, help="steps after these, on every phrasing alike")
     p.add_argument("--batch", type=int, default=1024, help="tokens a step, padding included")
     p.add_argument("--rate", type=float, default=2e-3)
     p.add_argument("--noise", type=float, default=0.02)
@@ -305,13 +312,18 @@ def main():
         torch.set_rng_state(s["torch"])
 
     start, seen = time.time(), 0
-    while step < a.steps:
+    while step < a.steps + a.polish:
         if not queue:
-            queue = list(epoch(rng, chat, entries, dialogues, a.batch, CONFIG["max_position_embeddings"]))
+            queue = list(epoch(rng, chat, entries, dialogues, a.batch,
+                               CONFIG["max_position_embeddings"], step >= a.steps))
         ids, want, where = queue.pop()
-        # Up in a hundred steps, level, down to nothing over the last ones. Only that last stretch
-        # depends on the total, so a run can be continued with more steps from before it.
-        rate = a.rate * min(1, (step + 1) / 100, (a.steps - step) / a.decay)
+        # Up in a hundred steps, level, down to nothing; then down once more from half the height
+        # while every phrasing, not every entry, has the same weight.
+        left = a.steps - step
+        if left > 0:
+            rate = a.rate * min(1, (step + 1) / 100, left / a.decay)
+        else:
+            rate = a.rate / 2 * (left + a.polish) / a.polish
         for g in opt.param_groups:
             g["lr"] = rate
         # Noise on what each block reads, a few times what rounding to int8 adds, buys margins.
