@@ -6,7 +6,7 @@
 ctl=$build/llmctl
 q1="What are you?" q2="Why is the sky blue?"
 
-start_daemon --pace 60 || { check "the daemon starts" false; finish; }
+start_daemon --pace 25 || { check "the daemon starts" false; finish; }
 on_a_terminal() { python3 "$(dirname "$0")/terminal.py" "$@" >"$tmp/steps" || { sed 's/^/# /' "$tmp/steps"; return 1; }; }
 check "chat on a terminal: Ctrl-C, history, Ctrl-D" on_a_terminal "$ctl" --socket "$socket" -n 40
 stop_daemon

@@ -41,6 +41,7 @@ def type_(b):
 
 expect(b"> ", "a prompt")
 type_(b"Why is the sky blue?\n")
+expect(b"blue?\r\n", "the question is echoed")
 expect(b" the ", "an answer begins")
 type_(b"\x03")
 expect(b"cancelled", "Ctrl-C cancels it")
