@@ -45,7 +45,8 @@ static const char usage_text[] =
 	"that\n"
 	"                   wait in a session; sessions (256); events (256K) bytes held for a\n"
 	"                   reader; park (60) seconds that it may leave them; transcript (16M)\n"
-	"                   bytes of a conversation that a client may bring back\n"
+	"                   bytes of a conversation that a client may bring back; queue (256M)\n"
+	"                   bytes of all requests that wait or run\n"
 	"  --verbose        log sessions and requests too\n";
 
 /* ---- small helpers -------------------------------------------------------------------------------- */
@@ -145,15 +146,12 @@ static bool parse_seconds(const char *s, double *out)
 
 static int parse_limits(struct server_opts *o, char *list, struct err *e)
 {
-	enum { PROMPT, REQUESTS, SESSIONS, EVENTS, PARK, TRANSCRIPT };
+	enum { PROMPT, REQUESTS, SESSIONS, EVENTS, PARK, TRANSCRIPT, QUEUE };
 	char *const names[] = {
-		[PROMPT] = "prompt",
-		[REQUESTS] = "requests",
-		[SESSIONS] = "sessions",
-		[EVENTS] = "events",
-		[PARK] = "park",
-		[TRANSCRIPT] = "transcript",
-		NULL,
+		[PROMPT] = "prompt",	 [REQUESTS] = "requests",
+		[SESSIONS] = "sessions", [EVENTS] = "events",
+		[PARK] = "park",	 [TRANSCRIPT] = "transcript",
+		[QUEUE] = "queue",	 NULL,
 	};
 	uint64_t n = 0;
 	double s = 0;
@@ -185,12 +183,14 @@ static int parse_limits(struct server_opts *o, char *list, struct err *e)
 		case TRANSCRIPT:
 			ok = value && parse_size(value, 1, 1u << 30, &o->max_transcript);
 			break;
+		case QUEUE:
+			ok = value && parse_size(value, 1, UINT64_C(1) << 40, &o->max_queue);
+			break;
 		default:
-			return err_set(
-				e, -EINVAL,
-				"--limits: `%s`: prompt, requests, sessions, events, park or "
-				"transcript",
-				at);
+			return err_set(e, -EINVAL,
+				       "--limits: `%s`: prompt, requests, sessions, events, park, "
+				       "transcript or queue",
+				       at);
 		}
 		if (!ok)
 			return err_set(e, -EINVAL, "--limits: `%s`: missing or out of range", at);

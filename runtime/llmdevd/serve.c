@@ -27,6 +27,7 @@ struct turn {
 	struct client *cl;
 	struct turn *next;
 	uint64_t id, seq, deadline_ns;
+	uint64_t bytes; /* of its SUBMIT */
 	uint64_t principal; /* who may share its cached prefixes */
 	uint32_t format, max_tokens;
 	char *text; /* the payload; freed once it is read */
@@ -65,6 +66,7 @@ struct server {
 	struct transport *t;
 	struct client *clients;
 	uint64_t n_opened, template_hash;
+	uint64_t queue; /* bytes that all turns were given */
 	bool step_owed; /* a cancelled request ends in the next step */
 	bool draining;
 	uint64_t drain_ns;
@@ -125,6 +127,7 @@ __attribute__((format(printf, 2, 3))) static void say(struct server *sv, const c
 
 static void turn_free(struct turn *t)
 {
+	t->cl->sv->queue -= t->bytes;
 	free(t->text);
 	payload_free(&t->payload);
 	ids_free(&t->answer);
@@ -547,6 +550,11 @@ static uint64_t principal_of(const struct msg *m, uint32_t uid)
 	return uid;
 }
 
+static uint64_t submit_bytes(const struct msg *m)
+{
+	return sizeof(struct turn) + m->submit.payload_len + m->submit.n_ids * sizeof(int32_t);
+}
+
 static struct turn *turn_new(struct client *cl, const struct msg *m)
 {
 	const struct llm_msg_submit *s = &m->submit;
@@ -554,6 +562,7 @@ static struct turn *turn_new(struct client *cl, const struct msg *m)
 
 	if (!t)
 		return NULL;
+	t->cl = cl;
 	t->text = malloc(s->payload_len + 1);
 	t->answer.v = malloc((s->n_ids + 64) * sizeof(int32_t));
 	if (!t->text || !t->answer.v) {
@@ -566,7 +575,8 @@ static struct turn *turn_new(struct client *cl, const struct msg *m)
 	memcpy(t->answer.v, m->ids, s->n_ids * sizeof(int32_t));
 	t->answer.n = s->n_ids;
 	t->answer.cap = s->n_ids + 64;
-	t->cl = cl;
+	t->bytes = submit_bytes(m);
+	cl->sv->queue += t->bytes;
 	t->id = m->request_id;
 	t->seq = s->seq;
 	t->deadline_ns = s->deadline_ns;
@@ -616,6 +626,10 @@ static void on_submit(struct client *cl, const struct msg *m)
 	}
 	if (!finished && cl->n_turns >= sv->o.max_requests) {
 		refuse(cl, m, ENOSPC, "requests: too many wait in this session: wait for one");
+		return;
+	}
+	if (sv->queue + submit_bytes(m) > sv->o.max_queue) {
+		refuse(cl, m, ENOSPC, "requests: too many wait in this daemon: try again later");
 		return;
 	}
 	if (replay) {
@@ -915,6 +929,7 @@ void server_opts_default(struct server_opts *o)
 		.max_payload = 4u << 20,
 		.max_events = 256u << 10,
 		.max_transcript = 16u << 20,
+		.max_queue = 256u << 20,
 		.max_requests = 16,
 		.max_sessions = 256,
 		.park_ns = UINT64_C(60) * 1000000000u,
@@ -929,6 +944,7 @@ int server_open(struct server **out, struct engine *en, const struct server_opts
 		.max_message = o->max_transcript + 4096,
 		.max_events = o->max_events,
 		.max_channels = o->max_sessions,
+		.max_input = o->max_queue,
 	};
 	const char *template;
 	struct server *sv = calloc(1, sizeof(*sv));

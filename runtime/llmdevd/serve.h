@@ -22,6 +22,7 @@ struct server_opts {
 	uint64_t max_payload; /* bytes of one request's payload */
 	uint64_t max_events; /* event bytes held for a reader */
 	uint64_t max_transcript; /* bytes of payloads and ids that a session may replay */
+	uint64_t max_queue;             /* bytes of unfinished requests, all sessions together */
 	int max_requests; /* unfinished requests of one session */
 	int max_sessions;
 	uint64_t park_ns; /* how long a client may leave its events unread */

@@ -24,6 +24,7 @@
 #define PACKET_MAX   65536 /* the longest packet that is received */
 #define PACKETS_TURN 16 /* packets read from one channel before the others' turn */
 #define EPOLL_TURN   64
+#define IN_KEPT	     4096 /* of the message buffer of a channel that sends nothing */
 #define ACCEPTS_TURN 64 /* connections taken before those that are there have their turn */
 
 struct channel {
@@ -51,7 +52,8 @@ struct transport {
 	int listen_fd, lock_fd, epoll_fd;
 	int watched;
 	struct channel *channels;
-	int n_channels;         /* those that are not dead */
+	int n_channels; /* those that are not dead */
+	size_t input; /* what their `in` takes together */
 	bool draining;
 	uint8_t *packet;
 };
@@ -152,6 +154,14 @@ static void channel_end(struct channel *ch)
 	ch->t->n_channels--;
 }
 
+static void in_free(struct channel *ch)
+{
+	ch->t->input -= ch->in_cap;
+	free(ch->in);
+	ch->in = NULL;
+	ch->in_cap = 0;
+}
+
 static void channel_free(struct channel *ch)
 {
 	struct transport *t = ch->t;
@@ -162,7 +172,7 @@ static void channel_free(struct channel *ch)
 		t->channels = ch->next;
 	if (ch->next)
 		ch->next->prev = ch->prev;
-	free(ch->in);
+	in_free(ch);
 	free(ch->out);
 	free(ch);
 }
@@ -223,23 +233,25 @@ static void channel_send(struct channel *ch)
 	}
 }
 
-static int in_append(struct channel *ch, const uint8_t *p, size_t n)
+/* Room for n more bytes: it grows with what has really come, not with what was announced. */
+static int in_reserve(struct channel *ch, size_t n)
 {
-	if (ch->in_len + n > ch->in_cap) {
-		/* Grows with what has really come, not with what was announced. */
-		size_t cap = ch->in_cap ? ch->in_cap : 1024;
-		uint8_t *q;
+	struct transport *t = ch->t;
+	size_t cap = ch->in_cap ? ch->in_cap : 1024;
+	uint8_t *p;
 
-		while (cap < ch->in_len + n)
-			cap *= 2;
-		q = realloc(ch->in, cap);
-		if (!q)
-			return -ENOMEM;
-		ch->in = q;
-		ch->in_cap = cap;
-	}
-	memcpy(ch->in + ch->in_len, p, n);
-	ch->in_len += n;
+	while (cap < ch->in_len + n)
+		cap *= 2;
+	if (cap == ch->in_cap)
+		return 0;
+	if (t->input + (cap - ch->in_cap) > t->o.max_input)
+		return -ENOSPC;
+	p = realloc(ch->in, cap);
+	if (!p)
+		return -ENOMEM;
+	t->input += cap - ch->in_cap;
+	ch->in = p;
+	ch->in_cap = cap;
 	return 0;
 }
 
@@ -262,10 +274,13 @@ static void channel_packet(struct channel *ch, const uint8_t *p, size_t n)
 		channel_fail(ch, EINVAL, "packet: goes beyond its message: send one at a time");
 		return;
 	}
-	if (in_append(ch, p, n)) {
-		channel_fail(ch, ENOMEM, "message: no memory: try again later");
+	rc = in_reserve(ch, n);
+	if (rc) {
+		channel_fail(ch, -rc, "message: no memory for it now: try again later");
 		return;
 	}
+	memcpy(ch->in + ch->in_len, p, n);
+	ch->in_len += n;
 	if (ch->in_len < ch->in_size)
 		return;
 	rc = msg_parse(&m, ch->in, ch->in_len, &e);
@@ -284,11 +299,8 @@ static void channel_packet(struct channel *ch, const uint8_t *p, size_t n)
 		channel_fail(ch, -rc, e.msg);
 	}
 	ch->in_len = 0;
-	if (ch->in_cap > PACKET_MAX) {
-		free(ch->in);
-		ch->in = NULL;
-		ch->in_cap = 0;
-	}
+	if (ch->in_cap > IN_KEPT)
+		in_free(ch);
 }
 
 static void channel_receive(struct channel *ch)

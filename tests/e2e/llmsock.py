@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The socket protocol of uapi/llm.h and docs/abi.md, written a second time for tests: what
 libllmdev never sends can be sent with this."""
+import select  # noqa: F401 (for those who wait for several clients)
 import socket
 import struct
 

@@ -17,7 +17,7 @@ kill_often() {
 		sleep 0.0$((RANDOM % 9 + 1))
 		stop_daemon 9
 		kills=$((kills + 1))
-		spawn_daemon --pace 250
+		spawn_daemon --pace 250 --threads $((RANDOM % 2 + 1)) # their number must not matter
 		# Let some of the answer through, or the test would never end.
 		local at
 		at=$(stat -c %s "$1")
