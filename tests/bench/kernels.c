@@ -15,9 +15,7 @@
 
 #include "kernels/cpu/cpu.h"
 
-#ifndef COLS
-#define COLS 1024
-#endif
+#define COLS   1024
 #define PROMPT 128
 #define STREAM ((size_t)192 << 20)
 /* groups of rows that a prompt is multiplied with */

@@ -118,7 +118,7 @@ static inline int64_t weight_groups(const struct weight *w)
 /*
  * Normalise rows (row[i], or i where row is NULL; i < n) of x[][cols] and store them as activations.
  * With one row every thread makes its own copy, and no barrier is needed; otherwise it is shared.
- * Returns the act to read. norm == NULL: as they are. The first call of a barrier-free stretch.
+ * Returns the act to read. norm == NULL: as they are.
  */
 const struct act *make_act(struct pass *p, struct worker *w, const float *x, int64_t ld,
 			   int64_t cols, const int32_t *row, int n, const float *norm, float eps,
