@@ -56,6 +56,29 @@ for bad in "--limits x=1" "--limits events=1K" "--limits requests" "--pace 0" "-
 done
 check "llmdevd without a model: usage" fails 2 MODEL "$build/llmdevd"
 check "llmdevd with a model that is not there: an error" fails 1 "$tmp/none" "$build/llmdevd" --socket "$tmp/x" "$tmp/none"
+# What systemd and a login session give: the default socket, and readiness told to $NOTIFY_SOCKET.
+by_default() {
+	mkdir -p "$tmp/run"
+	python3 - "$build" "$model" "$tmp/run" <<'END'
+import os, signal, socket, subprocess, sys
+build, model, run = sys.argv[1:]
+n = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+n.bind(run + "/notify")
+n.settimeout(30)
+env = dict(os.environ, XDG_RUNTIME_DIR=run, NOTIFY_SOCKET=run + "/notify")
+d = subprocess.Popen([build + "/llmdevd", model, "--threads", "1"], env=env, stderr=subprocess.DEVNULL)
+try:
+    assert n.recv(99) == b"READY=1"
+    out = subprocess.run([build + "/llmctl", "ask", "-n", "5", "hello"], env=env, capture_output=True)
+    assert out.returncode == 0 and run.encode() + b"/llmdev/llm0.sock" in out.stderr, out
+    d.send_signal(signal.SIGTERM)
+    assert n.recv(99) == b"STOPPING=1"
+    assert d.wait(20) == 0
+finally:
+    d.kill()
+END
+}
+check "the default socket, and READY=1 and STOPPING=1 for a service manager" by_default
 long=$(printf 'x%.0s' $(seq 120))
 check "llmdevd with a long socket path: usage" fails 2 "longer" "$build/llmdevd" --socket "/tmp/$long" "$model"
 finish
