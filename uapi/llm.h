@@ -227,7 +227,8 @@ struct llm_event {
  * @seed: of sampling, also where the client gave none
  * @date: day that the prompt was rendered with, seconds since 1970 UTC; 0: none used
  * @prompt_tokens: length of the prompt
- * @grid: prompt tokens are computed in absolute blocks of so many positions
+ * @grid: prompt tokens are computed in absolute blocks of so many positions; 0: in any blocks,
+ *	with the same result
  *
  * Opaque to the kernel and to clients, except @flags. A backend whose values differ must end the
  * request with ESTALE.
