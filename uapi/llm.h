@@ -62,12 +62,12 @@
 /* llm_query.features */
 #define LLM_FEATURE_TEXT_MODE  (1ULL << 0) /* read() and write() of plain text */
 #define LLM_FEATURE_EVENT_MODE (1ULL << 1) /* struct llm_event records */
-#define LLM_FEATURE_JSON       (1ULL << 2) /* the backend takes LLM_FORMAT_JSON */
+#define LLM_FEATURE_JSON       (1ULL << 2) /* the backend takes LLM_FMT_JSON */
 #define LLM_FEATURE_REPLAY     (1ULL << 3) /* live requests survive the backend's death */
 #define LLM_FEATURE_TRANSCRIPT (1ULL << 4) /* so does the conversation between two requests */
 #define LLM_FEATURE_PRINCIPAL  (1ULL << 5) /* llm_submit.principal */
 #define LLM_FEATURE_DEADLINE   (1ULL << 6) /* llm_submit.deadline_ns */
-#define LLM_FEATURE_CHAT       (1ULL << 7) /* LLM_FORMAT_TEXT is a chat turn, else raw text */
+#define LLM_FEATURE_CHAT       (1ULL << 7) /* LLM_FMT_TEXT is a chat turn, else raw text */
 #define LLM_FEATURE_EXACT      (1ULL << 8) /* a continued answer is byte-identical */
 
 /**
@@ -128,8 +128,8 @@ struct llm_set_mode {
 };
 
 /* llm_submit.format: how the backend reads the payload. The kernel does not look inside. */
-#define LLM_FORMAT_TEXT 1 /* UTF-8: the next turn of the conversation */
-#define LLM_FORMAT_JSON 2 /* one OpenAI chat-completion or completion request object */
+#define LLM_FMT_TEXT 1 /* UTF-8: the next turn of the conversation */
+#define LLM_FMT_JSON 2 /* one OpenAI chat-completion or completion request object */
 
 /* llm_submit.flags */
 #define LLM_SUBMIT_F_REASONING (1U << 0) /* post reasoning as DATA events instead of hiding it */
@@ -143,7 +143,7 @@ struct llm_set_mode {
  * @payload: address of the payload
  * @payload_len: its bytes, at least 1
  * @deadline_ns: the request ends with ETIMEDOUT when this passes; 0: none
- * @format: LLM_FORMAT_*
+ * @format: LLM_FMT_*
  * @max_tokens: most tokens of the answer; 0: as many as the context holds
  * @priority: -20 (first) to 19 (last), 0 by default; below 0 needs the right to it
  * @principal_len: bytes of the label; 0: none
@@ -452,7 +452,7 @@ struct llm_msg_session {
 
 /**
  * struct llm_msg_submit - body of SUBMIT
- * @format: LLM_FORMAT_*
+ * @format: LLM_FMT_*
  * @flags: LLM_SUBMIT_F_*
  * @payload_len: bytes of the first part
  * @deadline_ns: as in struct llm_submit

@@ -269,13 +269,13 @@ static int submit(struct llmdev *d, uint32_t format, const char *payload, size_t
 int llmdev_submit_text(struct llmdev *d, const char *text, size_t len,
 		       const struct llmdev_request *r, uint64_t *request)
 {
-	return submit(d, LLM_FORMAT_TEXT, text, len, r, request);
+	return submit(d, LLM_FMT_TEXT, text, len, r, request);
 }
 
 int llmdev_submit_json(struct llmdev *d, const char *json, size_t len,
 		       const struct llmdev_request *r, uint64_t *request)
 {
-	return submit(d, LLM_FORMAT_JSON, json, len, r, request);
+	return submit(d, LLM_FMT_JSON, json, len, r, request);
 }
 
 int llmdev_cancel(struct llmdev *d, uint64_t request)

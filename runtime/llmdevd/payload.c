@@ -359,9 +359,9 @@ int payload_read(struct payload *p, uint32_t format, const char *bytes, size_t l
 
 	memset(p, 0, sizeof(*p));
 	p->sampling = *defaults;
-	if (format == LLM_FORMAT_TEXT)
+	if (format == LLM_FMT_TEXT)
 		rc = conversation_turn(c, bytes, len, &p->prompt, e);
-	else if (format == LLM_FORMAT_JSON)
+	else if (format == LLM_FMT_JSON)
 		rc = read_json(p, bytes, len, c, n_vocab, e);
 	else
 		rc = err_set(e, -EOPNOTSUPP, "format: %u: unknown", format);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a client asks for, from the payload of a SUBMIT: LLM_FORMAT_TEXT is the next turn of the
- * conversation with the model's own sampling settings; LLM_FORMAT_JSON is one OpenAI
+ * What a client asks for, from the payload of a SUBMIT: LLM_FMT_TEXT is the next turn of the
+ * conversation with the model's own sampling settings; LLM_FMT_JSON is one OpenAI
  * chat-completion ("messages") or completion ("prompt": text or token ids) request object.
  *
  * JSON members that are understood: messages, prompt, max_tokens, max_completion_tokens,
@@ -35,7 +35,7 @@ struct payload {
 };
 
 /*
- * Reads `len` bytes of `format` (LLM_FORMAT_*). `c` is the conversation so far, `defaults` the
+ * Reads `len` bytes of `format` (LLM_FMT_*). `c` is the conversation so far, `defaults` the
  * sampling where the payload says nothing, n_vocab bounds token ids. On failure *p is empty.
  * -EINVAL: malformed; -EOPNOTSUPP: something that is not supported; others from the tokenizer.
  */

@@ -58,7 +58,7 @@ static int parse_submit(struct msg *m, const uint8_t *p, const uint8_t *end, str
 	p += sizeof(*s);
 	if (!m->request_id)
 		return err_set(e, -EINVAL, "SUBMIT.request_id: 0: give one");
-	if (s->format != LLM_FORMAT_TEXT && s->format != LLM_FORMAT_JSON)
+	if (s->format != LLM_FMT_TEXT && s->format != LLM_FMT_JSON)
 		return err_set(e, -EOPNOTSUPP, "SUBMIT.format: %u: unknown", s->format);
 	if (s->flags & ~LLM_SUBMIT_F_ALL)
 		return err_set(e, -EOPNOTSUPP, "SUBMIT.flags: 0x%x: unknown",

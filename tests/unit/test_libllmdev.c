@@ -192,7 +192,7 @@ static void test_answer(void)
 	CHECK(!llmdev_submit_json(d, "{}", 2, &r, &id) && id == 1, "a request is taken");
 	REQUIRE(receive(fd, &m), "it arrives");
 	CHECK(m.type == LLM_MSG_SUBMIT && m.flags == 0 && m.request_id == 1 &&
-		      m.submit.format == LLM_FORMAT_JSON && m.submit.max_tokens == 9 &&
+		      m.submit.format == LLM_FMT_JSON && m.submit.max_tokens == 9 &&
 		      m.submit.priority == 5 && !memcmp(m.payload, "{}", 2) &&
 		      !memcmp(m.principal, "bob", 3),
 	      "with all that was said");

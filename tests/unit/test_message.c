@@ -13,7 +13,7 @@ static uint8_t *replayed(size_t *size)
 	static const int32_t ids[] = {5, 6, 7};
 	static const struct llm_resume resume = {.size = sizeof(resume), .seed = 42};
 	struct llm_msg_submit b = {
-		.format = LLM_FORMAT_TEXT,
+		.format = LLM_FMT_TEXT,
 		.payload_len = 5,
 		.max_tokens = 9,
 		.priority = -3,
