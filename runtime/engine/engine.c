@@ -138,25 +138,25 @@ static int alloc_batch(struct engine *en, struct err *e)
 	return sampler_init(&en->sampler, vocab, e);
 }
 
-static void set_name(struct engine *en)
+/* GGUF's own name, else the name it was looked up by, else the last part of the path. */
+static void set_name(struct engine *en, const char *asked)
 {
-	const char *given = json_string_value(
-		json_object_get(checkpoint_config(en->checkpoint), "general.name"));
+	const json_t *config = checkpoint_config(en->checkpoint);
+	const char *given = json_string_value(json_object_get(config, "general.name"));
 	const char *path = checkpoint_path(en->checkpoint);
-	size_t len = strlen(path);
+	const char *name = given ? given : asked, *slash;
+	size_t len = strlen(name);
 
-	while (len > 1 && path[len - 1] == '/')
-		len--;
-	while (!given && len && memrchr(path, '/', len) && path[len - 1] != '/') {
-		const char *slash = memrchr(path, '/', len);
-
-		len -= slash + 1 - path;
-		path = slash + 1;
+	if (!given && !strcmp(asked, path)) {
+		while (len > 1 && name[len - 1] == '/')
+			len--;
+		slash = memrchr(name, '/', len);
+		if (slash && len > 1) {
+			len -= slash + 1 - name;
+			name = slash + 1;
+		}
 	}
-	if (given)
-		snprintf(en->name, sizeof(en->name), "%s", given);
-	else
-		snprintf(en->name, sizeof(en->name), "%.*s", (int)len, path);
+	snprintf(en->name, sizeof(en->name), "%.*s", (int)len, name);
 }
 
 static uint64_t mix(uint64_t h, const char *s)
@@ -171,7 +171,7 @@ static void fill_info(struct engine *en, const struct engine_opts *o)
 	const struct model *m = en->model;
 	struct engine_info *i = &en->info;
 
-	set_name(en);
+	set_name(en, o->model);
 	i->model = en->name;
 	i->family = m->family->name;
 	i->backend = en->backend->name;
