@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import faq  # noqa: E402
 
-QUESTIONS = ["Why is the sky blue?", "What are you?", "hello", "What is llmdev?", "how do i ask a question"]
+QUESTIONS = ["Why is the sky blue?", "What are you?", "hello", "What is llmdev?", "how do i ask a question",
+             "what is ChatML"]  # its answer spells out the markers
 
 
 def main():
