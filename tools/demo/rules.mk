@@ -13,7 +13,7 @@ $(DEMO_PYTHON): tools/demo/requirements.txt
 	$(Q)touch $@
 
 .PHONY: demo-train demo-check
-demo-train: $(DEMO_PYTHON)
+demo-train: $(DEMO_PYTHON) ## train the built-in model again (half an hour)
 	$(Q)mkdir -p $(O)/demo
 	$(Q)$(DEMO_PYTHON) tools/demo/train.py --out $(DEMO_MODEL) --state $(O)/demo/state.pt
 	$(Q)rm -f $(O)/demo/state.pt
