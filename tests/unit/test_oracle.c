@@ -325,6 +325,7 @@ int main(void)
 	char dir[512], model[600], expect[700];
 
 	CHECK(test_dir("tests/fixtures/models") >= 12, "the fixtures are there");
+	test_checkpoint("tools/demo/model", "tests/fixtures/demo/expect.json");
 
 	root = root && *root ? root : "../shared/oracle";
 	if (!exists(root)) {
