@@ -11,21 +11,6 @@
 #define DEFAULT_CHUNK 256
 #define DEFAULT_SEQS  16
 
-/* MemAvailable in bytes, 0 if unknown. */
-static uint64_t mem_available(void)
-{
-	FILE *f = fopen("/proc/meminfo", "re");
-	unsigned long long kib = 0;
-	char line[128];
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kib * 1024;
-}
-
 static int open_backend(struct engine *en, const struct engine_opts *o, struct err *e)
 {
 	const char *name = o->backend ? o->backend : "auto";
@@ -92,7 +77,7 @@ static int size_kv(struct engine *en, const struct engine_opts *o, struct err *e
 {
 	struct plan *p = &en->model->plan;
 	size_t page = kv_page_bytes(p, en->kv.pool.type);
-	uint64_t left = mem_available();
+	uint64_t left = placement_available();
 	uint64_t pages, per_ctx = kv_pages_for(p->max_pos);
 
 	if (!o->ctx && left && per_ctx * page > left / 2) {

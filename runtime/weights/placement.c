@@ -13,8 +13,7 @@
 
 #define HUGE ((size_t)2 << 20)
 
-/* MemAvailable in bytes, 0 if the kernel does not say. */
-static uint64_t mem_available(void)
+uint64_t placement_available(void)
 {
 	FILE *f = fopen("/proc/meminfo", "re");
 	unsigned long long kib = 0;
@@ -72,7 +71,7 @@ static int bind_to_node(void *base, size_t bytes, int node, struct err *e)
 int placement_alloc(struct placement *p, size_t bytes, int node, struct err *e)
 {
 	size_t mapped, page = (size_t)sysconf(_SC_PAGESIZE);
-	uint64_t available = mem_available();
+	uint64_t available = placement_available();
 	int rc;
 
 	*p = (struct placement){0};

@@ -9,6 +9,7 @@
 #define LLMDEV_PLACEMENT_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/err.h"
 
@@ -21,5 +22,8 @@ struct placement {
 /* node < 0: local allocation. Refuses (-ENOMEM, with the sum) what cannot fit in MemAvailable. */
 int placement_alloc(struct placement *p, size_t bytes, int node, struct err *e);
 void placement_free(struct placement *p);
+
+/* MemAvailable in bytes, 0 if the kernel does not say. */
+uint64_t placement_available(void);
 
 #endif

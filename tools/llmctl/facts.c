@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "backend/ops.h"
+#include "weights/placement.h"
 
 /* Program, tokenizer and workspaces, beside weights and KV. */
 #define OVERHEAD (64u << 20)
@@ -47,20 +48,6 @@ static void count_type(struct facts *f, enum dtype type, uint64_t bytes)
 		f->type[f->n_types++].name = name;
 	f->type[i].tensors++;
 	f->type[i].bytes += bytes;
-}
-
-static uint64_t mem_available(void)
-{
-	FILE *f = fopen("/proc/meminfo", "re");
-	unsigned long long kib = 0;
-	char line[128];
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kib * 1024;
 }
 
 static void read_tensors(struct facts *f, const struct checkpoint *c)
@@ -118,7 +105,7 @@ static void fit(struct facts *f)
 	const struct model_config *m = &f->config;
 	uint64_t left;
 
-	f->mem_available = mem_available();
+	f->mem_available = placement_available();
 	left = f->bytes + OVERHEAD < f->mem_available ? f->mem_available - f->bytes - OVERHEAD : 0;
 	if (!f->config_known) {
 		f->fits = left > 0;
