@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# The built-in model. `demo-train` makes it again from docs/faq.md into $(O)/demo/model, about half
-# an hour on two cores; DEMO_MODEL=tools/demo/model writes it where the repository keeps it.
+# The built-in model. `demo-train` makes it again from docs/faq.md into $(O)/demo/model, up to an
+# hour on two cores; DEMO_MODEL=tools/demo/model writes it where the repository keeps it.
 # `demo-check` tells how much of the page the model in DEMO_MODEL gives back.
 
 DEMO_MODEL  ?= $(O)/demo/model
