@@ -68,6 +68,21 @@ static bool has_shape(const struct tensor_info *t, const int64_t *want, int n)
 	return t->n_dims == n && !memcmp(t->dims, want, n * sizeof(want[0]));
 }
 
+/* The tensor of this name and shape; NULL with the error set. */
+static const struct tensor_info *require(struct binder *b, struct tensor_name n, int layer,
+					 int expert, const int64_t *want, int n_dims)
+{
+	const struct tensor_info *t;
+	char name[160];
+
+	t = find(b, n, layer, expert, name, sizeof(name));
+	if (!t)
+		fail_missing(b, name);
+	else if (!has_shape(t, want, n_dims))
+		fail_shape(b, t, want, n_dims);
+	return b->rc ? NULL : t;
+}
+
 /* Make room for one more element in a doubling array. */
 static bool grow(struct binder *b, void *array, int count, size_t size)
 {
@@ -140,6 +155,22 @@ static struct weight *new_weight(struct binder *b, const struct tensor_info *t, 
 	return b->rc ? NULL : w;
 }
 
+/* `count` of w's matrices come from t; the first goes to `offset`. */
+static void add_weight_item(struct binder *b, const struct tensor_info *t, const struct weight *w,
+			    int64_t count, size_t offset)
+{
+	struct load_item item = {
+		.t = t,
+		.count = count,
+		.rows = w->rows,
+		.cols = w->cols,
+		.pack = w->pack,
+		.stride = w->stride,
+	};
+
+	add_item(b, item, offset);
+}
+
 const struct weight *bind_matrix(struct binder *b, struct tensor_name n, int layer, int64_t rows,
 				 int64_t cols)
 {
@@ -147,19 +178,10 @@ const struct weight *bind_matrix(struct binder *b, struct tensor_name n, int lay
 	const struct tensor_info *t;
 	struct weight *w;
 	size_t offset;
-	char name[160];
 
-	if (b->rc)
+	t = b->rc ? NULL : require(b, n, layer, 0, want, 2);
+	if (!t)
 		return NULL;
-	t = find(b, n, layer, 0, name, sizeof(name));
-	if (!t) {
-		fail_missing(b, name);
-		return NULL;
-	}
-	if (!has_shape(t, want, 2)) {
-		fail_shape(b, t, want, 2);
-		return NULL;
-	}
 	for (int i = 0; i < b->n_items; i++) /* tied embedding */
 		if (b->item[i].t == t)
 			for (int j = 0; j < b->n_weights; j++)
@@ -167,84 +189,34 @@ const struct weight *bind_matrix(struct binder *b, struct tensor_name n, int lay
 					return b->weight[j];
 	w = new_weight(b, t, 1, rows, cols, &offset);
 	if (w)
-		add_item(b,
-			 (struct load_item){.t = t,
-					    .count = 1,
-					    .rows = rows,
-					    .cols = cols,
-					    .pack = w->pack,
-					    .stride = w->stride},
-			 offset);
-	return w;
-}
-
-static const struct weight *bind_stacked(struct binder *b, const struct tensor_info *t,
-					 int64_t count, int64_t rows, int64_t cols)
-{
-	const int64_t want[3] = {count, rows, cols};
-	struct weight *w;
-	size_t offset;
-
-	if (!has_shape(t, want, 3)) {
-		fail_shape(b, t, want, 3);
-		return NULL;
-	}
-	w = new_weight(b, t, count, rows, cols, &offset);
-	if (w)
-		add_item(b,
-			 (struct load_item){.t = t,
-					    .count = count,
-					    .rows = rows,
-					    .cols = cols,
-					    .pack = w->pack,
-					    .stride = w->stride},
-			 offset);
+		add_weight_item(b, t, w, 1, offset);
 	return w;
 }
 
 const struct weight *bind_experts(struct binder *b, struct tensor_name n, int layer, int64_t count,
 				  int64_t rows, int64_t cols)
 {
-	const int64_t want[2] = {rows, cols};
+	bool stacked = checkpoint_kind(b->c) == CHECKPOINT_GGUF;
+	const int64_t want[3] = {count, rows, cols};
 	struct weight *w = NULL;
 	size_t offset = 0;
-	char name[160];
 
-	if (b->rc)
-		return NULL;
-	for (int j = 0; j < count && !b->rc; j++) {
-		const struct tensor_info *t = find(b, n, layer, j, name, sizeof(name));
+	for (int j = 0; j < (stacked ? 1 : count) && !b->rc; j++) {
+		const struct tensor_info *t;
 
-		if (!t) {
-			fail_missing(b, name);
-			break;
-		}
-		if (checkpoint_kind(b->c) == CHECKPOINT_GGUF)
-			return bind_stacked(b, t, count, rows, cols);
-		if (!has_shape(t, want, 2)) {
-			fail_shape(b, t, want, 2);
-			break;
-		}
-		if (!w)
+		t = require(b, n, layer, j, stacked ? want : want + 1, stacked ? 3 : 2);
+		if (t && !w)
 			w = new_weight(b, t, count, rows, cols, &offset);
-		if (!w)
+		if (!t || !w)
 			break;
-		if (t->type != w->type) {
+		if (t->type != w->type)
 			b->rc = err_set(
 				b->e, -EINVAL,
 				"%s: tensor %s: type differs from expert 0's: mixed experts "
 				"are not supported",
-				checkpoint_file(b->c, t->file), name);
-			break;
-		}
-		add_item(b,
-			 (struct load_item){.t = t,
-					    .count = 1,
-					    .rows = rows,
-					    .cols = cols,
-					    .pack = w->pack,
-					    .stride = w->stride},
-			 offset + j * w->stride);
+				checkpoint_file(b->c, t->file), t->name);
+		else
+			add_weight_item(b, t, w, stacked ? count : 1, offset + j * w->stride);
 	}
 	return b->rc ? NULL : w;
 }
@@ -259,23 +231,14 @@ void bind_vector(struct binder *b, const float **dst, struct tensor_name n, int 
 	const int64_t want[1] = {len};
 	const struct tensor_info *t;
 	size_t offset;
-	char name[160];
 
-	if (b->rc)
+	t = b->rc ? NULL : require(b, n, layer, 0, want, 1);
+	if (!t)
 		return;
-	t = find(b, n, layer, 0, name, sizeof(name));
-	if (!t) {
-		fail_missing(b, name);
-		return;
-	}
-	if (!has_shape(t, want, 1)) {
-		fail_shape(b, t, want, 1);
-		return;
-	}
 	if (t->type != DTYPE_F32 && t->type != DTYPE_F16 && t->type != DTYPE_BF16) {
 		b->rc = err_set(b->e, -EOPNOTSUPP,
 				"%s: tensor %s: type %s: a vector must be F32, F16 or BF16",
-				checkpoint_file(b->c, t->file), name,
+				checkpoint_file(b->c, t->file), t->name,
 				dtype_info(t->type) ? dtype_info(t->type)->name : "unknown");
 		return;
 	}
