@@ -5,10 +5,14 @@
  */
 #include <errno.h>
 #include <histedit.h>
+#include <locale.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "ctl.h"
 #include "local.h"
@@ -69,12 +73,62 @@ static char *prompt(EditLine *el)
 	return "> ";
 }
 
+static void block_sigint(sigset_t *before)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &set, before);
+}
+
+/*
+ * libedit's own reader misses a Ctrl-C that comes while it is not in read(): here SIGINT is let in
+ * only by the wait itself, so that it is either seen before or ends it. 1, 0 at the end of input, -1.
+ */
+static int read_key(EditLine *el, wchar_t *key)
+{
+	struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+	mbstate_t state = {0};
+	sigset_t before;
+	char byte;
+	int ready;
+
+	for (;;) {
+		block_sigint(&before);
+		ready = ctl_sigint() ? -1 : ppoll(&p, 1, NULL, &before);
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
+		if (ctl_sigint()) {
+			errno = EINTR;
+			return -1;
+		}
+		if (ready < 0) { /* the window changed, or we were stopped and go on */
+			el_set(el, EL_REFRESH);
+			continue;
+		}
+		if (read(STDIN_FILENO, &byte, 1) != 1)
+			return 0;
+		switch (mbrtowc(key, &byte, 1, &state)) {
+		case (size_t)-2: /* the character has more bytes */
+			break;
+		case (size_t)-1:
+			memset(&state, 0, sizeof(state));
+			break;
+		default:
+			return 1;
+		}
+	}
+}
+
 static int open_terminal(struct chat *c)
 {
 	HistEvent ev;
 
 	if (!isatty(STDIN_FILENO))
 		return 0;
+	/* What is typed is characters, not bytes: of the user's locale, or UTF-8. */
+	if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1)
+		setlocale(LC_CTYPE, "C.UTF-8");
 	c->el = el_init("llmctl", stdin, stdout, stderr);
 	c->history = history_init();
 	if (!c->el || !c->history)
@@ -86,6 +140,7 @@ static int open_terminal(struct chat *c)
 	el_set(c->el, EL_HIST, history, c->history);
 	/* libedit restores the terminal on a signal, then passes it on to our handler. */
 	el_set(c->el, EL_SIGNAL, 1);
+	el_set(c->el, EL_GETCFN, read_key);
 	return 0;
 }
 
@@ -142,7 +197,12 @@ static const char *next_turn(struct chat *c, size_t *len)
 static int open_model(struct chat *c)
 {
 	if (c->engine.model) {
+		sigset_t before;
+
+		/* The engine's threads inherit it: Ctrl-C is for this thread, which waits for it. */
+		block_sigint(&before);
 		c->local = local_open(&c->engine, c->session_opts.quiet);
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
 		return c->local ? 0 : 1;
 	}
 	c->session = ctl_session_open(&c->session_opts);
