@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fnv.h"
 #include "engine/engine_internal.h"
 #include "model/resolve.h"
 
@@ -146,9 +147,7 @@ static void set_name(struct engine *en, const char *asked)
 
 static uint64_t mix(uint64_t h, const char *s)
 {
-	for (; *s; s++)
-		h = (h ^ (unsigned char)*s) * 0x100000001b3ull;
-	return h;
+	return fnv1a(h, s, strlen(s));
 }
 
 static void fill_info(struct engine *en, const struct engine_opts *o)

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/fnv.h"
 #include "llmdevd/conversation.h"
 #include "llmdevd/payload.h"
 #include "llmdevd/serve.h"
@@ -84,19 +85,8 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static uint64_t fnv1a(uint64_t h, const void *data, size_t n)
-{
-	const uint8_t *p = data;
-
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ p[i]) * 0x100000001b3u;
-	return h;
-}
-
 /* A reader that is slower than this must not hold one of the engine's places. */
 #define SUSPEND_NS UINT64_C(1000000000)
-
-#define FNV_START 0xcbf29ce484222325u
 
 static uint64_t hash_ids(const struct ids *a)
 {

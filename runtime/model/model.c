@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/fnv.h"
 #include "model/bind_internal.h"
 
 static const struct model_family *const families[] = {&family_llama, &family_qwen3,
@@ -92,16 +93,6 @@ static uint64_t decode_bytes(const struct plan *p)
 	return sum;
 }
 
-/* FNV-1a over bytes; enough to tell models apart, not meant against forgery. */
-static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
-{
-	const uint8_t *p = data;
-
-	for (size_t i = 0; i < n; i++)
-		h = (h ^ p[i]) * 0x100000001b3ull;
-	return h;
-}
-
 /*
  * Configuration, names, shapes, and 64 bytes of every 4 KiB of the weights as placed (sparser above
  * 256 MiB, so that a big model costs no more).
@@ -111,21 +102,20 @@ static uint64_t model_hash(const struct model *m, const struct checkpoint *c)
 	char *config = json_dumps(checkpoint_config(c), JSON_COMPACT | JSON_SORT_KEYS);
 	const char *base = m->weights.base;
 	size_t step = m->weights.bytes >> 16 > 4096 ? m->weights.bytes >> 16 & ~63ul : 4096;
-	uint64_t h = 0xcbf29ce484222325ull;
+	uint64_t h = FNV_START;
 
 	if (config)
-		h = hash_bytes(h, config, strlen(config));
+		h = fnv1a(h, config, strlen(config));
 	free(config);
 	for (int64_t i = 0; i < checkpoint_n_tensors(c); i++) {
 		const struct tensor_info *t = checkpoint_tensor(c, i);
 
-		h = hash_bytes(h, t->name, strlen(t->name));
-		h = hash_bytes(h, t->dims, sizeof(t->dims));
-		h = hash_bytes(h, &t->type, sizeof(t->type));
+		h = fnv1a(h, t->name, strlen(t->name));
+		h = fnv1a(h, t->dims, sizeof(t->dims));
+		h = fnv1a(h, &t->type, sizeof(t->type));
 	}
 	for (size_t at = 0; at < m->weights.bytes; at += step)
-		h = hash_bytes(h, base + at,
-			       m->weights.bytes - at < 64 ? m->weights.bytes - at : 64);
+		h = fnv1a(h, base + at, m->weights.bytes - at < 64 ? m->weights.bytes - at : 64);
 	return h;
 }
 

@@ -7,6 +7,7 @@
  * are dropped again.
  */
 #include "weights/header.h"
+#include "base/fnv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -267,10 +268,8 @@ void strpool_free(struct strpool *p)
 /* FNV-1a, then mixed: names differ in few digits and the low bits index the table. */
 static uint64_t hash_name(uint64_t seed, const char *s, size_t len)
 {
-	uint64_t h = 0xcbf29ce484222325u ^ seed;
+	uint64_t h = fnv1a(FNV_START ^ seed, s, len);
 
-	for (size_t i = 0; i < len; i++)
-		h = (h ^ (uint8_t)s[i]) * 0x100000001b3u;
 	h ^= h >> 32;
 	h *= 0x9e3779b97f4a7c15u;
 	return h ^ h >> 29;

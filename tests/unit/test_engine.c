@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fnv.h"
 #include "engine/engine_internal.h"
 #include "tests/tap.h"
 
@@ -29,12 +30,7 @@ struct run {
 
 static uint64_t hash_floats(const float *x, int n)
 {
-	const uint8_t *p = (const uint8_t *)x;
-	uint64_t h = 0xcbf29ce484222325ull;
-
-	for (size_t i = 0; i < n * sizeof(*x); i++)
-		h = (h ^ p[i]) * 0x100000001b3ull;
-	return h;
+	return fnv1a(FNV_START, x, n * sizeof(*x));
 }
 
 static void on_event(void *ctx, struct request *req, const struct engine_event *ev)
