@@ -174,6 +174,7 @@ struct plan {
 	int max_width;                  /* of a GLU or an expert */
 	int max_experts, max_topk, max_heads;
 	int max_pos;                    /* context the rope tables cover */
+	size_t state_bytes;             /* of one sequence's recurrent state, all layers; 0: none */
 };
 
 /* ---- batch ------------------------------------------------------------------------------------ */
@@ -187,11 +188,16 @@ struct batch_seq {
 	int first, n_tok;               /* rows of the batch */
 	int pos0;                       /* position of its first row */
 	const int32_t *pages[KV_MAX_GROUPS];
+	void *state;            /* [plan.state_bytes] of the recurrent layers after position pos0 - 1
+				 * (zero at 0); forward() leaves it as after the last row. NULL if
+				 * the plan has none */
 };
 
 struct batch {
 	int n_tok;
 	const int32_t *ids;             /* [n_tok], each < vocab (the engine checks) */
+	const uint8_t *generated;       /* [n_tok] 1: a generated token, also when it is computed
+					 * again; NULL unless backend->split_classes */
 	int n_seq;
 	const struct batch_seq *seq;
 	int n_out;
@@ -211,6 +217,12 @@ struct backend {
 	char detail[64];                /* for people: "AVX-512 VNNI BF16, 2 threads" */
 	const char *isa;                /* what decides the arithmetic: "avx512"; part of the fingerprint */
 	bool row_invariant;
+	/*
+	 * Prompt tokens and generated tokens are computed by different kernels, with different
+	 * rounding: batch.generated says which is which, and the prefix cache keeps them apart. `ref`
+	 * and `cpu` compute both alike.
+	 */
+	bool split_classes;
 	/*
 	 * How a matrix [rows][cols] of this type is to be stored. -EOPNOTSUPP with a message if
 	 * the backend has no kernel for it. Every matrix is stored in ceil(rows/group_rows) groups.

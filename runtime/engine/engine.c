@@ -20,7 +20,9 @@ static int open_backend(struct engine *en, const struct engine_opts *o, struct e
 	b.kv_type = o->kv_type >= 0		       ? (enum kv_type)o->kv_type
 		    : o->exact || !strcmp(name, "ref") ? KV_F32
 						       : KV_BF16;
-	if (!strcmp(name, "ref"))
+	if (en->backend)
+		;
+	else if (!strcmp(name, "ref"))
 		en->backend = backend_ref_create(&b, e);
 	else if (!strcmp(name, "cpu") || !strcmp(name, "auto"))
 		en->backend = backend_cpu_create(&b, e);
@@ -183,14 +185,19 @@ static void fill_info(struct engine *en, const struct engine_opts *o)
 	i->top_k = m->config.top_k;
 }
 
-int engine_open(struct engine **out, const struct engine_opts *o, struct err *e)
+int engine_open_on(struct engine **out, const struct engine_opts *o, struct backend *backend,
+		   struct err *e)
 {
 	struct engine *en = calloc(1, sizeof(*en));
 	char path[MODEL_PATH_MAX];
 	int rc;
 
-	if (!en)
+	if (!en) {
+		if (backend)
+			backend->destroy(backend);
 		return err_set(e, -ENOMEM, "engine: out of memory: free some");
+	}
+	en->backend = backend;
 	en->chunk = o->chunk > 0 ? o->chunk : DEFAULT_CHUNK;
 	en->max_seqs = o->max_seqs > 0 ? o->max_seqs : DEFAULT_SEQS;
 	rc = model_resolve(o->model, path, e);
@@ -216,6 +223,11 @@ int engine_open(struct engine **out, const struct engine_opts *o, struct err *e)
 	fill_info(en, o);
 	*out = en;
 	return 0;
+}
+
+int engine_open(struct engine **out, const struct engine_opts *o, struct err *e)
+{
+	return engine_open_on(out, o, NULL, e);
 }
 
 void engine_close(struct engine *en)

@@ -33,10 +33,18 @@ struct engine_opts {
 	int threads;                    /* 0: all */
 	bool exact;                     /* float activations, f32 KV: the yardstick */
 	int kv_type;                    /* enum kv_type, or -1: f32 if exact or ref, else bf16 */
-	int chunk;                      /* prompt tokens a step, 0: default */
+	int chunk;                      /* prompt tokens a step at most, 0: default (256) */
+	int step_ms;                    /* while others decode, a step takes only as many prompt
+					 * tokens as it computes in about this time; 0: default (100) */
 	int ctx;                        /* positions a session may reach, 0: the model's own */
 	size_t kv_bytes;                /* KV pool, 0: what ctx needs for one session, and more if cheap */
-	int max_seqs;                   /* requests running at once, 0: default (16) */
+	int64_t prefix_bytes;           /* of the pool, what may be kept only because it might be
+					 * wanted again; 0: all of it, < 0: nothing */
+	const char *swap_dir;           /* KV pages that must leave the pool go to a file here; NULL:
+					 * they are computed again when they are wanted */
+	uint64_t swap_bytes;            /* of that file, 0: as much as the pool */
+	int max_seqs;                   /* requests running at once, 0: default (32) */
+	int max_waiting;                /* requests that may wait, 0: default (1024) */
 	/* loading progress, from the calling thread; may be NULL */
 	void (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 	void *progress_ctx;
@@ -112,8 +120,14 @@ struct request_params {
 	const int32_t *prompt;          /* copied */
 	size_t n_prompt;                /* >= 1 */
 	int max_tokens;                 /* 0: to the end of the context */
-	uint64_t principal;             /* on whose behalf: cached prefixes are shared within one
-					 * principal only (the lower 63 bits count) */
+	uint64_t principal;             /* on whose behalf: the engine's time is shared between
+					 * principals, cached prefixes within one only (the lower
+					 * 63 bits count) */
+	int priority;                   /* -20 (first) to 19 (last): orders the requests of one
+					 * principal; between principals each step is worth a
+					 * quarter more of the engine's time, as nice(2) */
+	uint64_t deadline_ns;           /* CLOCK_MONOTONIC, 0: none. Brings it forward among the
+					 * principal's own; ending it when it passes is the caller's */
 	struct sampling sampling;
 	const char *const *stop;        /* strings; copied */
 	int n_stop;
@@ -131,18 +145,62 @@ struct request_params {
 	void *ctx;
 };
 
-/* -EINVAL: empty prompt, id out of range; -E2BIG: longer than the context; -ENOSPC: queue full. */
+/*
+ * -EINVAL: empty prompt, id or priority out of range; -E2BIG: longer than the context; -ENOSPC: the
+ * queue is full, or it could never fit the KV pool (the message has the sum).
+ */
 int engine_submit(struct engine *en, const struct request_params *p, struct request **out,
 		  struct err *e);
 /* Ends with ENGINE_DONE/FINISH_CANCELLED at the next step. Idempotent. */
 void engine_cancel(struct request *r);
-/* A client that does not read: park keeps KV and takes no steps. */
+/*
+ * A client that does not read: a parked request takes no steps. It keeps its place and its pages
+ * only as long as nobody else wants them; the answer is the same either way.
+ */
 void engine_park(struct request *r, bool parked);
+
+enum engine_request_state {
+	ENGINE_WAITING,         /* not started */
+	ENGINE_PREEMPTED,       /* started, waits for its place or its pages */
+	ENGINE_PREFILL,
+	ENGINE_DECODE,
+	ENGINE_PARKED,
+};
+enum engine_request_state engine_request_state(const struct request *r);
 
 /* Runs one step (a ragged batch). Returns the number of requests still unfinished, or -errno. */
 int engine_step(struct engine *en, struct err *e);
 /* Requests that a step would advance (0: nothing to do but wait). */
 int engine_runnable(const struct engine *en);
+
+/* What goes on. Counters are since the start. */
+struct engine_stats {
+	/* now */
+	int sessions, running, parked, waiting, principals;     /* parked ones are not in `running` */
+	int batch_decode, batch_prefill;        /* rows of the last step */
+	int kv_pages;                           /* of KV_PAGE_TOKENS positions each: held + cached + free */
+	int kv_held, kv_cached, kv_free;        /* by sessions; by the prefix cache alone */
+	uint64_t kv_page_bytes;
+	uint64_t swap_pages, swap_max_pages;    /* in the swap file */
+	/* requests */
+	uint64_t submitted, refused, done, cancelled, failed;
+	uint64_t preempted;                     /* times that a request had to let go of its place */
+	/* tokens */
+	uint64_t prompt_tokens;                 /* of started requests */
+	uint64_t cached_tokens;                 /* of those, not computed */
+	uint64_t computed_tokens;               /* prompt rows computed, repeated ones included */
+	uint64_t recomputed_tokens;             /* of those, lost through preemption */
+	uint64_t generated_tokens;
+	uint64_t evicted_tokens;                /* the prefix cache let go of */
+	uint64_t swapped_out, swapped_in;       /* pages */
+	/* time, ns */
+	uint64_t steps, ns_step;                /* in engine_step() when it computed something */
+	uint64_t ns_forward, ns_sample, ns_swap;        /* parts of it; the rest is scheduling */
+};
+void engine_stats(const struct engine *en, struct engine_stats *st);
+
+/* Tokens that the session has computed, and pages that it holds for them. */
+void engine_session_usage(const struct session *s, int *tokens, int *pages);
 
 /*
  * One forward pass over `ids` from an empty context, for `llmctl logits` and tests: the logits

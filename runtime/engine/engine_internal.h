@@ -87,6 +87,10 @@ struct engine {
 
 uint64_t engine_now_ns(void);
 
+/* engine_open() on a backend of the caller's (tests). It is the engine's, also on failure. */
+int engine_open_on(struct engine **out, const struct engine_opts *o, struct backend *backend,
+		   struct err *e);
+
 /* session.c */
 /* Keep the first n computed tokens; what follows may be written again. */
 void session_truncate(struct session *s, int n);

@@ -145,9 +145,10 @@ uint64_t kv_root(uint64_t principal)
 	return principal | 1ull << 63; /* serials never get there */
 }
 
-static uint32_t bucket_of(const struct kv_cache *kv, uint64_t parent, const int32_t *ids)
+static uint32_t bucket_of(const struct kv_cache *kv, uint64_t parent, const int32_t *ids,
+			  uint64_t generated)
 {
-	uint64_t h = scramble(parent);
+	uint64_t h = scramble(scramble(parent) ^ generated);
 
 	for (int i = 0; i < KV_PAGE_TOKENS; i += 2)
 		h = scramble(h ^ ((uint64_t)(uint32_t)ids[i] << 32 | (uint32_t)ids[i + 1]));
@@ -159,24 +160,36 @@ static int32_t *ids_of(const struct kv_cache *kv, int32_t page)
 	return kv->page_ids + (size_t)page * KV_PAGE_TOKENS;
 }
 
-int32_t kv_find(const struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS])
+int32_t kv_find(const struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS],
+		uint64_t generated)
 {
-	int32_t i = kv->bucket[bucket_of(kv, parent, ids)];
+	int32_t i = kv->bucket[bucket_of(kv, parent, ids, generated)];
 
-	while (i >= 0 && (kv->page[i].parent != parent ||
+	while (i >= 0 && (kv->page[i].parent != parent || kv->page[i].generated != generated ||
 			  memcmp(ids_of(kv, i), ids, KV_PAGE_TOKENS * sizeof(*ids))))
 		i = kv->page[i].next_hash;
 	return i;
 }
 
-void kv_publish(struct kv_cache *kv, int32_t page, uint64_t parent,
-		const int32_t ids[KV_PAGE_TOKENS])
+int32_t kv_take(struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS],
+		uint64_t generated)
 {
-	int32_t *head = &kv->bucket[bucket_of(kv, parent, ids)];
+	int32_t page = kv_find(kv, parent, ids, generated);
+
+	if (page >= 0)
+		kv_ref_page(kv, page);
+	return page;
+}
+
+void kv_publish(struct kv_cache *kv, int32_t page, uint64_t parent,
+		const int32_t ids[KV_PAGE_TOKENS], uint64_t generated)
+{
+	int32_t *head = &kv->bucket[bucket_of(kv, parent, ids, generated)];
 	struct kv_page *p = &kv->page[page];
 
 	memcpy(ids_of(kv, page), ids, KV_PAGE_TOKENS * sizeof(*ids));
 	p->parent = parent;
+	p->generated = generated;
 	p->serial = ++kv->last_serial;
 	p->next_hash = *head;
 	*head = page;
@@ -185,7 +198,7 @@ void kv_publish(struct kv_cache *kv, int32_t page, uint64_t parent,
 void kv_unpublish(struct kv_cache *kv, int32_t page)
 {
 	struct kv_page *p = &kv->page[page];
-	int32_t *link = &kv->bucket[bucket_of(kv, p->parent, ids_of(kv, page))];
+	int32_t *link = &kv->bucket[bucket_of(kv, p->parent, ids_of(kv, page), p->generated)];
 
 	while (*link != page)
 		link = &kv->page[*link].next_hash;

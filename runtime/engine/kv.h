@@ -25,6 +25,7 @@ struct kv_page {
 	int32_t lru_prev, lru_next;     /* towards older, newer; -1 at the ends */
 	uint64_t serial;                /* 0: not published */
 	uint64_t parent;                /* serial of the page before, or the principal's root */
+	uint64_t generated;             /* which of its positions were computed as generated tokens */
 };
 
 struct kv_cache {
@@ -63,10 +64,19 @@ static inline int kv_available(const struct kv_cache *kv)
 
 /* The parent of a principal's first page. */
 uint64_t kv_root(uint64_t principal);
-/* The published page with these ids behind `parent`, -1 if there is none. Takes no reference. */
-int32_t kv_find(const struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS]);
+/*
+ * The published page with these ids behind `parent`, -1 if there is none in memory. Takes no
+ * reference. `generated` has a bit for every position (0: the first) that was computed as a
+ * generated token; 0 where the backend computes both alike (see backend->split_classes).
+ */
+int32_t kv_find(const struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS],
+		uint64_t generated);
+/* The same with a reference, and read back from the swap file if it is there; -1: none, or no room. */
+int32_t kv_take(struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS],
+		uint64_t generated);
 /* Make a full page findable. The caller has looked for an equal one before. */
-void kv_publish(struct kv_cache *kv, int32_t page, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS]);
+void kv_publish(struct kv_cache *kv, int32_t page, uint64_t parent,
+		const int32_t ids[KV_PAGE_TOKENS], uint64_t generated);
 /* Forget that it is published, so that it may be written again. The caller holds the only reference. */
 void kv_unpublish(struct kv_cache *kv, int32_t page);
 /* K and V of every layer. */

@@ -123,11 +123,10 @@ static bool take_cached_pages(struct session *s, const int32_t *ids, int n, int 
 	int i;
 
 	for (i = from; (i + 1) * KV_PAGE_TOKENS <= n; i++) {
-		int32_t page = kv_find(kv, parent_of(s, i), ids + i * KV_PAGE_TOKENS);
+		int32_t page = kv_take(kv, parent_of(s, i), ids + i * KV_PAGE_TOKENS, 0);
 
 		if (page < 0)
 			break;
-		kv_ref_page(kv, page);
 		if (i == from)
 			session_truncate(s, from * KV_PAGE_TOKENS);
 		kv->prefix_hits += KV_PAGE_TOKENS;
@@ -159,10 +158,10 @@ void session_computed(struct session *s, int n)
 	for (int i = s->n_published; (i + 1) * KV_PAGE_TOKENS <= s->n_cached; i++) {
 		const int32_t *ids = s->ids + i * KV_PAGE_TOKENS;
 		uint64_t parent = parent_of(s, i);
-		int32_t twin = kv_find(kv, parent, ids);
+		int32_t twin = kv_find(kv, parent, ids, 0);
 
 		if (twin < 0) {
-			kv_publish(kv, s->pages[i], parent, ids);
+			kv_publish(kv, s->pages[i], parent, ids, 0);
 		} else { /* somebody computed the same meanwhile: one copy will do */
 			kv_ref_page(kv, twin);
 			kv_put_page(kv, s->pages[i]);
