@@ -137,6 +137,55 @@ static void to_bf16(uint16_t *y, const float *x, int64_t n)
 		y[i] = cpu_f32_to_bf16(x[i]);
 }
 
+static float float_of(uint32_t u)
+{
+	float f;
+
+	memcpy(&f, &u, 4);
+	return f;
+}
+
+static uint32_t bits_of(float f)
+{
+	uint32_t u;
+
+	memcpy(&u, &f, 4);
+	return u;
+}
+
+/*
+ * y = x / scale to nearest even, one code after the other: the compiler makes vectors of it, and
+ * whole numbers and a division are the same everywhere.
+ */
+INLINE uint8_t e4m3_of(float x)
+{
+	uint32_t sign = bits_of(x) >> 24 & 0x80, u = bits_of(x) & 0x7fffffff, normal, small;
+	bool nan = u > 0x7f800000;
+
+	u = u < 0x43e00000 ? u : 0x43e00000; /* 448 */
+	normal = ((u + 0x7ffff + (u >> 20 & 1)) >> 20) - ((127 - 7) << 3);
+	/* below 2^-6 in steps of 2^-9, which is the last bit of numbers between 2^14 and 2^15 */
+	small = bits_of(float_of(u) + 0x1p14f) - 0x46800000;
+	return nan ? 0x7f : sign | (u < 0x3c800000 ? small : normal);
+}
+
+static float to_e4m3(uint8_t *codes, const float *x, int64_t n)
+{
+	int32_t amax = 0; /* of the bits of |x|: infinities and NaNs are the largest */
+	float scale, d;
+
+	for (int64_t i = 0; i < n; i++) {
+		int32_t u = bits_of(x[i]) & 0x7fffffff;
+
+		amax = u > amax ? u : amax;
+	}
+	scale = amax < 0x7f800000 ? float_of(amax) / 448 : NAN;
+	d = scale == 0 ? 1 : scale;
+	for (int64_t i = 0; i < n; i++)
+		codes[i] = e4m3_of(x[i] / d);
+	return scale;
+}
+
 /* ---- activations into tiles ----------------------------------------------------------------- */
 
 static void store_i8(const float *h, int64_t cols, int m, int i, int8_t *q, struct act_meta *meta)
@@ -559,20 +608,28 @@ static cpu_tile_fn tile(enum dtype type, enum act_fmt fmt)
 #define EACH_VEC  UNROLL for (int c = 0; c < ATTN_NV; c++)
 #define ATTN_SPAN (ATTN_NV * 16)
 
-INLINE vf kv_load(const void *base, int64_t at, const bool is_bf16)
+/* What vf_from_e4m3() gives must be multiplied by this; it goes with the scale. */
+#define E4M3_UNIT 256.0f
+
+INLINE vf kv_load(const void *base, int64_t at, const enum cpu_kv type)
 {
-	return is_bf16 ? vf_from_bf16((const uint16_t *)base + at)
-		       : vf_load((const float *)base + at);
+	if (type == CPU_KV_E4M3)
+		return vf_from_e4m3((const uint8_t *)base + at);
+	return type == CPU_KV_BF16 ? vf_from_bf16((const uint16_t *)base + at)
+				   : vf_load((const float *)base + at);
 }
 
-INLINE float kv_at(const void *base, int64_t at, const bool is_bf16)
+INLINE float kv_at(const void *base, int64_t at, const enum cpu_kv type)
 {
-	return is_bf16 ? cpu_bf16_to_f32(((const uint16_t *)base)[at]) : ((const float *)base)[at];
+	if (type == CPU_KV_E4M3)
+		return cpu_e4m3_to_f32(((const uint8_t *)base)[at]) / E4M3_UNIT;
+	return type == CPU_KV_BF16 ? cpu_bf16_to_f32(((const uint16_t *)base)[at])
+				   : ((const float *)base)[at];
 }
 
 /* s[r][64] = q K^T for the positions below `end`; lanes are positions. */
 INLINE void attn_scores_r(const struct attn_page *p, const float *q, float *s, int end,
-			  const bool is_bf16, const int r)
+			  const enum cpu_kv type, const int r)
 {
 	for (int at = 0; at < end; at += ATTN_SPAN) {
 		vf acc[MAX_R][ATTN_NV];
@@ -581,13 +638,20 @@ INLINE void attn_scores_r(const struct attn_page *p, const float *q, float *s, i
 		for (int d = 0; d < p->head_dim; d++) {
 			vf k[ATTN_NV];
 
-			EACH_VEC k[c] = kv_load(p->k, d * 64 + at + c * 16, is_bf16);
+			EACH_VEC k[c] = kv_load(p->k, d * 64 + at + c * 16, type);
 			EACH_ROW
 			{
 				vf x = vf_set1(q[d * r + i]);
 
 				EACH_VEC acc[i][c] = vf_fma(k[c], x, acc[i][c]);
 			}
+		}
+		if (p->k_scale) {
+			vf f[ATTN_NV];
+
+			EACH_VEC f[c] =
+				vf_mul(vf_load(p->k_scale + at + c * 16), vf_set1(E4M3_UNIT));
+			EACH_ROW EACH_VEC acc[i][c] = vf_mul(acc[i][c], f[c]);
 		}
 		EACH_ROW EACH_VEC vf_store(s + i * 64 + at + c * 16, acc[i][c]);
 	}
@@ -632,9 +696,20 @@ INLINE float attn_softmax(float *s, int lo, int hi, float *m, float *l)
 	return factor;
 }
 
+/* V's scales into the weights of one row; invisible positions stay 0 whatever their scale. */
+INLINE void attn_scale_weights(float *s, const float *scale, int lo, int hi)
+{
+	for (int c = 0; c < 4; c++) {
+		vf w = vf_mul(vf_load(s + c * 16),
+			      vf_mul(vf_load(scale + c * 16), vf_set1(E4M3_UNIT)));
+
+		vf_store(s + c * 16, vf_select_range(w, lo - c * 16, hi - c * 16, vf_set1(0)));
+	}
+}
+
 /* o[r][hd] = o * factor + weights V for positions begin <= j < end; lanes are dimensions. */
 INLINE void attn_values_r(const struct attn_page *p, float *o, const float *s, const float *factor,
-			  int begin, int end, const bool is_bf16, const int r)
+			  int begin, int end, const enum cpu_kv type, const int r)
 {
 	const int hd = p->head_dim, ld = (hd + 15) & ~15;
 	int at = 0;
@@ -647,7 +722,7 @@ INLINE void attn_values_r(const struct attn_page *p, float *o, const float *s, c
 		for (int j = begin; j < end; j++) {
 			vf v[ATTN_NV];
 
-			EACH_VEC v[c] = kv_load(p->v, (int64_t)j * hd + at + c * 16, is_bf16);
+			EACH_VEC v[c] = kv_load(p->v, (int64_t)j * hd + at + c * 16, type);
 			EACH_ROW
 			{
 				vf w = vf_set1(s[i * 64 + j]);
@@ -662,7 +737,7 @@ INLINE void attn_values_r(const struct attn_page *p, float *o, const float *s, c
 
 		EACH_ROW acc[i] = vf_mul(vf_load(o + i * ld + at), vf_set1(factor[i]));
 		for (int j = begin; j < end; j++) {
-			vf v = kv_load(p->v, (int64_t)j * hd + at, is_bf16);
+			vf v = kv_load(p->v, (int64_t)j * hd + at, type);
 
 			EACH_ROW acc[i] = vf_fma(v, vf_set1(s[i * 64 + j]), acc[i]);
 		}
@@ -673,14 +748,14 @@ INLINE void attn_values_r(const struct attn_page *p, float *o, const float *s, c
 			float acc = o[i * ld + at] * factor[i];
 
 			for (int j = begin; j < end; j++)
-				acc = sf_fma(kv_at(p->v, (int64_t)j * hd + at, is_bf16),
-					     s[i * 64 + j], acc);
+				acc = sf_fma(kv_at(p->v, (int64_t)j * hd + at, type), s[i * 64 + j],
+					     acc);
 			o[i * ld + at] = acc;
 		}
 	}
 }
 
-INLINE void attn_rows_r(const struct attn_page *p, int row, const bool is_bf16, const int r)
+INLINE void attn_rows_r(const struct attn_page *p, int row, const enum cpu_kv type, const int r)
 {
 	const int ld = (p->head_dim + 15) & ~15;
 	float *s = p->s + row * 64, *o = p->o + (int64_t)row * ld;
@@ -695,38 +770,72 @@ INLINE void attn_rows_r(const struct attn_page *p, int row, const bool is_bf16, 
 	}
 	if (begin >= end)
 		return;
-	attn_scores_r(p, p->q + (int64_t)row * p->head_dim, s, end, is_bf16, r);
+	attn_scores_r(p, p->q + (int64_t)row * p->head_dim, s, end, type, r);
 	for (int i = 0; i < r; i++)
 		factor[i] = attn_softmax(s + i * 64, p->lo[row + i], p->hi[row + i], &p->m[row + i],
 					 &p->l[row + i]);
-	attn_values_r(p, o, s, factor, begin, end, is_bf16, r);
+	for (int i = 0; p->v_scale && i < r; i++)
+		attn_scale_weights(s + i * 64, p->v_scale, p->lo[row + i], p->hi[row + i]);
+	attn_values_r(p, o, s, factor, begin, end, type, r);
 }
 
-INLINE void attn_page_t(const struct attn_page *p, const bool is_bf16)
+INLINE void attn_page_t(const struct attn_page *p, const enum cpu_kv type)
 {
 	for (int row = 0; row < p->rows;) {
 		int r = cpu_tile_size(MAX_R, p->rows - row);
 
 		if (MAX_R >= 6 && r == 6)
-			attn_rows_r(p, row, is_bf16, 6);
+			attn_rows_r(p, row, type, 6);
 		else if (MAX_R >= 4 && r == 4)
-			attn_rows_r(p, row, is_bf16, 4);
+			attn_rows_r(p, row, type, 4);
 		else if (MAX_R >= 3 && r == 3)
-			attn_rows_r(p, row, is_bf16, 3);
+			attn_rows_r(p, row, type, 3);
 		else if (r == 2)
-			attn_rows_r(p, row, is_bf16, 2);
+			attn_rows_r(p, row, type, 2);
 		else
-			attn_rows_r(p, row, is_bf16, 1);
+			attn_rows_r(p, row, type, 1);
 		row += r;
 	}
 }
 
+static void e4m3_unpack(float *y, const uint8_t *codes, int64_t n)
+{
+	for (int64_t i = 0; i < n; i += 16)
+		vf_store(y + i, vf_from_e4m3(codes + i));
+}
+
+/*
+ * Several tiles of rows would each convert the codes: it is done once. The tiles get the same
+ * numbers either way.
+ */
+static void attn_page_unpacked(const struct attn_page *p)
+{
+	int64_t n = (int64_t)64 * p->head_dim;
+	struct attn_page f = *p;
+
+	e4m3_unpack(p->unpacked, p->k, n);
+	e4m3_unpack(p->unpacked + n, p->v, n);
+	f.k = p->unpacked;
+	f.v = p->unpacked + n;
+	attn_page_t(&f, CPU_KV_F32);
+}
+
 static void attn_page(const struct attn_page *p)
 {
-	if (p->bf16)
-		attn_page_t(p, true);
-	else
-		attn_page_t(p, false);
+	switch (p->type) {
+	case CPU_KV_F32:
+		attn_page_t(p, CPU_KV_F32);
+		break;
+	case CPU_KV_BF16:
+		attn_page_t(p, CPU_KV_BF16);
+		break;
+	case CPU_KV_E4M3:
+		if (p->rows > MAX_R)
+			attn_page_unpacked(p);
+		else
+			attn_page_t(p, CPU_KV_E4M3);
+		break;
+	}
 }
 
 const struct cpu_kernels CPU_TABLE = {
@@ -743,6 +852,7 @@ const struct cpu_kernels CPU_TABLE = {
 	.store_f32 = store_f32,
 	.rope = rope,
 	.to_bf16 = to_bf16,
+	.to_e4m3 = to_e4m3,
 #if VF_HAS_BF16
 	.store_bf16 = store_bf16,
 #endif

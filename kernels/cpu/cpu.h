@@ -48,16 +48,21 @@ struct act_tile {
 /* y[m][16] = the group's 16 rows times the tile. */
 typedef void (*cpu_tile_fn)(const void *group, const struct act_tile *x, int64_t cols, float *y);
 
+enum cpu_kv { CPU_KV_F32, CPU_KV_BF16, CPU_KV_E4M3 };
+
 /*
  * Attention of `rows` query rows that share a KV head over one page of 64 positions, online: m, l
  * and o carry the running maximum, sum and unnormalised output. K block: [head_dim][64],
- * V block: [64][head_dim], float or bfloat16.
+ * V block: [64][head_dim]. E4M3 codes have a scale for each position: K's multiplies the score, V's
+ * the weight of the position, so that the inner loops do not see it.
  * Row tiles: q holds, for each tile of r rows (cpu_row_tile()), [head_dim][r] scaled queries.
  */
 struct attn_page {
 	int rows, head_dim;
-	bool bf16;
+	enum cpu_kv type;
 	const void *k, *v;
+	const float *k_scale, *v_scale; /* [64] of CPU_KV_E4M3; of invisible positions anything */
+	float *unpacked; /* CPU_KV_E4M3: scratch [2][64 * head_dim] */
 	const float *q;
 	const int *lo,
 		*hi; /* [rows]: positions lo <= j < hi of this page are visible, within 0 .. 64 */
@@ -90,6 +95,8 @@ struct cpu_kernels {
 	void (*store_bf16)(const float *h, int64_t cols, int m, int i, uint16_t *x);
 	void (*store_f32)(const float *h, int64_t cols, int m, int i, float *x);
 	void (*to_bf16)(uint16_t *y, const float *x, int64_t n);
+	/* Codes of x, and their scale; the same bits as ref_quantise_e4m3() gives. */
+	float (*to_e4m3)(uint8_t *codes, const float *x, int64_t n);
 };
 
 extern const struct cpu_kernels cpu_kernels_generic;
@@ -130,5 +137,6 @@ void cpu_unpack_row(float *dst, const void *group, int lane, int64_t cols, enum 
 
 float cpu_bf16_to_f32(uint16_t h);
 uint16_t cpu_f32_to_bf16(float f); /* to nearest even; NaN stays NaN */
+float cpu_e4m3_to_f32(uint8_t c); /* 0x7f and 0xff as 480: a NaN is in the scale */
 
 #endif

@@ -17,6 +17,16 @@ float cpu_bf16_to_f32(uint16_t h)
 	return f;
 }
 
+float cpu_e4m3_to_f32(uint8_t c)
+{
+	/* its bits at their place in a float, whose exponent is then 120 too small */
+	uint32_t u = (uint32_t)(c & 0x80) << 24 | (uint32_t)(c & 0x7f) << 20;
+	float f;
+
+	memcpy(&f, &u, 4);
+	return f * 0x1p120f;
+}
+
 uint16_t cpu_f32_to_bf16(float f)
 {
 	uint32_t u;

@@ -121,6 +121,14 @@ static inline vf vf_from_bf16(const void *p)
 
 	return VF2(bf16_half(_mm_loadu_si128(h)), bf16_half(_mm_loadu_si128(h + 1)));
 }
+static inline vf vf_from_e4m3(const void *p)
+{
+	__m256i w = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(p)), 7);
+
+	w = _mm256_and_si256(w, _mm256_set1_epi16((short)0xbf80));
+	return VF2(_mm256_cvtph_ps(_mm256_castsi256_si128(w)),
+		   _mm256_cvtph_ps(_mm256_extracti128_si256(w, 1)));
+}
 static inline vf vf_from_u8(const void *p)
 {
 	__m128i v = _mm_loadu_si128(p);

@@ -132,6 +132,15 @@ VECFN vf vf_from_bf16(const void *p)
 	memcpy(&h, p, 32);
 	return (vf)(__builtin_convertvector(h, vu) << 16);
 }
+VECFN vf vf_from_e4m3(const void *p)
+{
+	v16b b;
+	vi w;
+
+	memcpy(&b, p, 16);
+	w = __builtin_convertvector(b, vi);
+	return (vf)((w & 0x7f) << 20 | (w & 0x80) << 24) * 0x1p112f;
+}
 VECFN vf vf_from_u8(const void *p)
 {
 	v16b b;

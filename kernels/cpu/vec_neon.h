@@ -112,6 +112,20 @@ static inline vf vf_from_bf16(const void *p)
 
 	return QUARTERS(vf, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(h + 4 * i), 16)));
 }
+static inline vf vf_from_e4m3(const void *p)
+{
+	int8x16_t b = vld1q_s8(p);
+	int16x8_t mask = vdupq_n_s16((int16_t)0xbf80);
+	int16x8_t lo = vandq_s16(vshll_n_s8(vget_low_s8(b), 7), mask);
+	int16x8_t hi = vandq_s16(vshll_high_n_s8(b, 7), mask);
+	vf r;
+
+	r.v[0] = vcvt_f32_f16(vreinterpret_f16_s16(vget_low_s16(lo)));
+	r.v[1] = vcvt_high_f32_f16(vreinterpretq_f16_s16(lo));
+	r.v[2] = vcvt_f32_f16(vreinterpret_f16_s16(vget_low_s16(hi)));
+	r.v[3] = vcvt_high_f32_f16(vreinterpretq_f16_s16(hi));
+	return r;
+}
 static inline vf vf_from_u8(const void *p)
 {
 	uint8x16_t b = vld1q_u8(p);

@@ -67,6 +67,53 @@ uint16_t ref_f32_to_bf16(float f)
 	return (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
 
+/* OCP 8-bit Floating Point Specification, revision 1.0, section 5: 1-4-3, bias 7. */
+float ref_e4m3_to_f32(uint8_t c)
+{
+	int exponent = c >> 3 & 15;
+	int mantissa = c & 7;
+	float sign = c & 0x80 ? -1.0f : 1.0f;
+
+	if (exponent == 15 && mantissa == 7)
+		return NAN;
+	if (exponent == 0)
+		return sign * ldexpf((float)mantissa, -9);
+	return sign * ldexpf((float)(8 + mantissa), exponent - 10);
+}
+
+uint8_t ref_f32_to_e4m3(float f)
+{
+	uint8_t sign = float_bits(f) >> 24 & 0x80;
+	float a = fabsf(f);
+	int exponent;
+
+	if (isnan(f))
+		return 0x7f;
+	if (a >= 448.0f)
+		return sign | 0x7e;
+	if (a < 0x1p-6f) /* subnormal: multiples of 2^-9; 8 of them carry into 2^-6 */
+		return sign | (uint8_t)nearbyintf(a * 0x1p9f);
+	frexpf(a, &exponent); /* a = m * 2^exponent, m in [0.5, 1) */
+	/* 8 .. 16 quanta; 16 carries into the exponent */
+	return sign | (uint8_t)(((exponent + 6) << 3) +
+				(int)nearbyintf(a / ldexpf(1.0f, exponent - 4)) - 8);
+}
+
+float ref_quantise_e4m3(uint8_t *codes, const float *x, int n)
+{
+	float amax = 0, scale;
+	bool finite = true;
+
+	for (int i = 0; i < n; i++) {
+		finite &= isfinite(x[i]) != 0;
+		amax = fmaxf(amax, fabsf(x[i]));
+	}
+	scale = finite ? amax / 448 : NAN;
+	for (int i = 0; i < n; i++)
+		codes[i] = ref_f32_to_e4m3(scale == 0 ? x[i] : x[i] / scale);
+	return scale;
+}
+
 static uint16_t load_u16(const uint8_t *p)
 {
 	return p[0] | p[1] << 8;

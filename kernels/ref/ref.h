@@ -20,6 +20,19 @@ uint16_t ref_f32_to_f16(float f);
 float ref_bf16_to_f32(uint16_t h);
 uint16_t ref_f32_to_bf16(float f);
 
+/*
+ * E4M3 of the OCP specification (no infinities, largest 448): to nearest even, beyond the largest to
+ * the largest. NaN becomes 0x7f.
+ */
+float ref_e4m3_to_f32(uint8_t c);
+uint8_t ref_f32_to_e4m3(float f);
+
+/*
+ * A vector as codes and one scale, x = scale * code: returns absmax / 448, 0 where that is too small
+ * for a float (the codes are then zeros too), NaN if an element is not finite.
+ */
+float ref_quantise_e4m3(uint8_t *codes, const float *x, int n);
+
 /* dst[n] from n elements in checkpoint format (whole blocks). False: no such kernel. */
 bool ref_dequant_row(float *dst, const void *src, int64_t n, enum dtype type);
 

@@ -42,12 +42,26 @@ struct weight {
 #define KV_PAGE_TOKENS 64       /* positions of a page; absolute: page i holds 64*i .. 64*i+63 */
 #define KV_MAX_GROUPS  4        /* layers that share head size and window */
 
-enum kv_type { KV_F32, KV_BF16 };
+/*
+ * KV_FP8: E4M3 of the OCP 8-bit floating point specification (1 sign, 4 exponent and 3 mantissa bits,
+ * bias 7, largest 448, no infinities), with one f32 scale for the vector that a position has in a head.
+ */
+enum kv_type { KV_F32, KV_BF16, KV_FP8 };
+
+/* As --kv-type has it, and part of the fingerprint. */
+static inline const char *kv_type_name(enum kv_type type)
+{
+	static const char *const names[] = {"f32", "bf16", "fp8"};
+
+	return names[type];
+}
 
 /*
  * Layers with the same geometry share pages: a page of a group holds KV_PAGE_TOKENS positions of
- * K and V for each of its layers and heads:  [layer in group][K, V][kv head][KV_PAGE_TOKENS * head_dim]
- * The order inside the last bracket is the backend's business.
+ * K and V for each of its layers and heads:  [layer in group][K, V][kv head][block]
+ * A block is KV_PAGE_TOKENS * head_dim values, in an order that is the backend's business. With
+ * KV_FP8 the KV_PAGE_TOKENS scales stand behind them, at kv_scales(). The scale of a position
+ * depends on that position's vector alone: absmax / 448.
  */
 struct kv_group {
 	int n_layers, n_heads, head_dim;
@@ -60,15 +74,37 @@ struct kv_pool {
 	enum kv_type type;
 };
 
+static inline size_t kv_value_bytes(enum kv_type type, int head_dim)
+{
+	size_t n = (size_t)KV_PAGE_TOKENS * head_dim;
+
+	return type == KV_F32 ? 4 * n : type == KV_BF16 ? 2 * n : (n + 255) & ~(size_t)255;
+}
+
+static inline size_t kv_block_bytes(enum kv_type type, int head_dim)
+{
+	return kv_value_bytes(type, head_dim) +
+	       (type == KV_FP8 ? KV_PAGE_TOKENS * sizeof(float) : 0);
+}
+
+static inline size_t kv_group_page_bytes(const struct kv_group *g, enum kv_type type)
+{
+	return (size_t)g->n_layers * 2 * g->n_heads * kv_block_bytes(type, g->head_dim);
+}
+
 /* Start of the block of K (which = 0) or V (which = 1). */
 static inline void *kv_block(const struct kv_pool *pool, const struct kv_group *g, int gi,
 			     int32_t page, int layer_in_group, int which, int head)
 {
-	size_t elem = pool->type == KV_F32 ? 4 : 2;
-	size_t block = (size_t)KV_PAGE_TOKENS * g->head_dim * elem;
-
 	return (char *)pool->base[gi] + (size_t)page * g->page_bytes +
-	       (((size_t)layer_in_group * 2 + which) * g->n_heads + head) * block;
+	       (((size_t)layer_in_group * 2 + which) * g->n_heads + head) *
+		       kv_block_bytes(pool->type, g->head_dim);
+}
+
+/* KV_FP8: the scales of a block, one for each position. */
+static inline float *kv_scales(void *block, int head_dim)
+{
+	return (float *)((char *)block + kv_value_bytes(KV_FP8, head_dim));
 }
 
 /* ---- plan ----------------------------------------------------------------------------------- */

@@ -9,8 +9,10 @@
 #include "engine/engine_internal.h"
 #include "model/resolve.h"
 
-#define DEFAULT_CHUNK 256
-#define DEFAULT_SEQS  16
+#define DEFAULT_CHUNK	256
+#define DEFAULT_SEQS	32
+#define DEFAULT_WAITING 1024
+#define DEFAULT_STEP_MS 100
 
 static int open_backend(struct engine *en, const struct engine_opts *o, struct err *e)
 {
@@ -101,11 +103,21 @@ static int size_kv(struct engine *en, const struct engine_opts *o, struct err *e
 		if (pages < per_ctx)
 			pages = per_ctx;
 	}
+	if (!o->ctx && pages && pages < per_ctx)
+		en->ctx = p->max_pos = (int)pages * KV_PAGE_TOKENS;
 	if (pages < 1 || pages > INT32_MAX / KV_PAGE_TOKENS)
 		return err_set(e, -EINVAL,
 			       "KV cache: %zu bytes asked for: a page of %d tokens takes %zu",
 			       o->kv_bytes, KV_PAGE_TOKENS, page);
-	return kv_init(&en->kv, p, en->kv.pool.type, (int)pages, e);
+	return kv_init(&en->kv, p,
+		       &(struct kv_opts){.type = en->kv.pool.type,
+					 .n_pages = (int)pages,
+					 .prefix_bytes = o->prefix_bytes,
+					 .swap_dir = o->swap_dir,
+					 .swap_dir_len = o->swap_dir_len,
+					 .swap_bytes = o->swap_bytes,
+					 .n_snapshots = p->state_bytes ? 4 * en->max_seqs : 0},
+		       e);
 }
 
 static int alloc_batch(struct engine *en, struct err *e)
@@ -117,11 +129,16 @@ static int alloc_batch(struct engine *en, struct err *e)
 	en->running = calloc(en->max_seqs, sizeof(*en->running));
 	en->batch_ids = calloc(en->max_rows, sizeof(*en->batch_ids));
 	en->batch_seq = calloc(en->max_seqs, sizeof(*en->batch_seq));
+	en->batch_req = calloc(en->max_seqs, sizeof(*en->batch_req));
+	en->by_due = calloc(en->max_seqs, sizeof(*en->by_due));
 	en->batch_out = calloc(en->max_out, sizeof(*en->batch_out));
-	en->batch_out_req = calloc(en->max_seqs, sizeof(*en->batch_out_req));
+	en->batch_out_seq = calloc(en->max_out, sizeof(*en->batch_out_seq));
+	if (en->backend->split_classes)
+		en->batch_generated = calloc(en->max_rows, 1);
 	en->logits = calloc((size_t)en->max_out * vocab, sizeof(*en->logits));
-	if (!en->running || !en->batch_ids || !en->batch_seq || !en->batch_out ||
-	    !en->batch_out_req || !en->logits)
+	if (!en->running || !en->batch_ids || !en->batch_seq || !en->batch_req || !en->by_due ||
+	    !en->batch_out || !en->batch_out_seq || !en->logits ||
+	    (en->backend->split_classes && !en->batch_generated))
 		return err_set(e, -ENOMEM, "batch: out of memory: lower --chunk");
 	return sampler_init(&en->sampler, vocab, e);
 }
@@ -177,7 +194,7 @@ static void fill_info(struct engine *en, const struct engine_opts *o)
 	/* Threads do not matter to a row-invariant backend; ISA, mode and KV type do. */
 	i->fingerprint = mix(mix(m->fingerprint, en->backend->name), en->backend->isa);
 	i->fingerprint = mix(i->fingerprint, o->exact ? "exact" : "default");
-	i->fingerprint = mix(i->fingerprint, en->kv.pool.type == KV_F32 ? "f32" : "bf16");
+	i->fingerprint = mix(i->fingerprint, kv_type_name(en->kv.pool.type));
 	i->fingerprint ^= en->tokenizer ? (uint64_t)tokenizer_n_vocab(en->tokenizer) << 32 : 0;
 	i->temperature = m->config.temperature;
 	i->top_p = m->config.top_p;
@@ -200,6 +217,10 @@ int engine_open_on(struct engine **out, const struct engine_opts *o, struct back
 	en->backend = backend;
 	en->chunk = o->chunk > 0 ? o->chunk : DEFAULT_CHUNK;
 	en->max_seqs = o->max_seqs > 0 ? o->max_seqs : DEFAULT_SEQS;
+	en->max_waiting = o->max_waiting > 0 ? o->max_waiting : DEFAULT_WAITING;
+	en->step_ns = (o->step_ms > 0 ? o->step_ms : DEFAULT_STEP_MS) * 1e6;
+	fair_init(&en->fair);
+	en->n_freed = 1;
 	rc = model_resolve(o->model, path, e);
 	if (!rc)
 		rc = checkpoint_open(&en->checkpoint, path, e);
@@ -234,19 +255,19 @@ void engine_close(struct engine *en)
 {
 	if (!en)
 		return;
-	while (en->running && en->n_running)
-		request_end(en->running[0], &(struct engine_event){.kind = ENGINE_DONE,
-								   .finish = FINISH_CANCELLED});
-	while (en->waiting)
-		request_end(en->waiting, &(struct engine_event){.kind = ENGINE_DONE,
-								.finish = FINISH_CANCELLED});
+	while (en->requests)
+		request_finish(en->requests, FINISH_CANCELLED, false);
 	while (en->sessions)
 		engine_session_close(en->sessions);
+	fair_free(&en->fair);
 	free(en->running);
 	free(en->batch_ids);
 	free(en->batch_seq);
+	free(en->batch_generated);
+	free(en->batch_req);
+	free(en->by_due);
 	free(en->batch_out);
-	free(en->batch_out_req);
+	free(en->batch_out_seq);
 	free(en->logits);
 	sampler_free(&en->sampler);
 	kv_free(&en->kv);
@@ -264,6 +285,33 @@ void engine_close(struct engine *en)
 const struct engine_info *engine_info(const struct engine *en)
 {
 	return &en->info;
+}
+
+void engine_stats(const struct engine *en, struct engine_stats *st)
+{
+	struct kv_stats kv;
+
+	*st = en->stats;
+	st->sessions = en->n_sessions;
+	st->waiting = en->fair.n_waiting;
+	st->principals = en->fair.active.n;
+	for (const struct request *r = en->requests; r; r = r->next) {
+		st->parked += r->parked;
+		st->running += r->state == REQ_RUNNING && !r->parked;
+		st->waiting += r->state == REQ_BEHIND;
+	}
+	kv_stats(&en->kv, &kv);
+	st->kv_pages = kv.pages;
+	st->kv_held = kv.held;
+	st->kv_cached = kv.cached;
+	st->kv_free = kv.free;
+	st->kv_page_bytes = en->kv.page_bytes;
+	st->swap_pages = kv.swap_pages;
+	st->swap_max_pages = kv.swap_max_pages;
+	st->swapped_out = kv.swapped_out;
+	st->swapped_in = kv.swapped_in;
+	st->ns_swap = kv.ns_swap;
+	st->evicted_tokens = kv.evicted_tokens;
 }
 
 const struct tokenizer *engine_tokenizer(const struct engine *en)
@@ -320,7 +368,8 @@ int engine_logits(struct engine *en, const int32_t *ids, size_t n_ids, const int
 		rc = engine_session_open(en, &s, e);
 	if (rc)
 		return rc;
-	session_make_room(en, kv_pages_for((int)n_ids));
+	/* Those that run keep their pages. */
+	session_make_room(en, kv_pages_for((int)n_ids), s);
 	if (!session_reserve(s, (int)n_ids))
 		rc = err_set(e, -ENOSPC, "KV cache: no room for %zu tokens: raise its size", n_ids);
 	model_rope_extend(en->model, (int)n_ids);

@@ -42,6 +42,7 @@ struct engine_opts {
 					 * wanted again; 0: all of it, < 0: nothing */
 	const char *swap_dir;           /* KV pages that must leave the pool go to a file here; NULL:
 					 * they are computed again when they are wanted */
+	size_t swap_dir_len;            /* bytes of it, 0: to its NUL */
 	uint64_t swap_bytes;            /* of that file, 0: as much as the pool */
 	int max_seqs;                   /* requests running at once, 0: default (32) */
 	int max_waiting;                /* requests that may wait, 0: default (1024) */
@@ -119,6 +120,8 @@ struct request_params {
 	struct session *session;        /* NULL: a fresh context that ends with the request */
 	const int32_t *prompt;          /* copied */
 	size_t n_prompt;                /* >= 1 */
+	const uint8_t *generated;       /* [n_prompt] 1: the model generated it in an earlier turn;
+					 * NULL: none. Counts only where backend->split_classes */
 	int max_tokens;                 /* 0: to the end of the context */
 	uint64_t principal;             /* on whose behalf: the engine's time is shared between
 					 * principals, cached prefixes within one only (the lower

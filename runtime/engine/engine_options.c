@@ -39,10 +39,13 @@ int engine_option(struct engine_opts *o, int opt, const char *arg, struct err *e
 		o->exact = true;
 		return 1;
 	case ENGINE_OPT_KV_TYPE:
-		if (strcmp(arg, "f32") && strcmp(arg, "bf16"))
-			return err_set(e, -EINVAL, "--kv-type: `%s`: use f32 or bf16", arg);
-		o->kv_type = strcmp(arg, "f32") ? KV_BF16 : KV_F32;
-		return 1;
+		for (int type = KV_F32; type <= KV_FP8; type++) {
+			if (!strcmp(arg, kv_type_name(type))) {
+				o->kv_type = type;
+				return 1;
+			}
+		}
+		return err_set(e, -EINVAL, "--kv-type: `%s`: use f32, bf16 or fp8", arg);
 	case ENGINE_OPT_CHUNK:
 		return whole(&o->chunk, "--chunk", arg, 1 << 20, e);
 	case ENGINE_OPT_CTX:

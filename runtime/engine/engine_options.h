@@ -31,7 +31,7 @@ enum {
 /* clang-format on */
 
 #define ENGINE_OPTIONS_USAGE                                                                       \
-	"[--backend auto|cpu|ref] [--threads N] [--exact] [--kv-type f32|bf16] [--chunk N] "       \
+	"[--backend auto|cpu|ref] [--threads N] [--exact] [--kv-type f32|bf16|fp8] [--chunk N] "   \
 	"[--ctx N]"
 
 /* Everything unset: what engine_open() takes as its defaults. */

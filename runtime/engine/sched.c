@@ -1,163 +1,41 @@
 // SPDX-License-Identifier: MIT
 /*
- * The scheduler: admits requests in order of arrival, forms one ragged batch a step - first one row
- * of every decoding request, then prompt chunks up to the token budget - and turns logits into events.
+ * The scheduler: who runs, what a step computes, and what comes of it.
  *
- * A request is admitted when the pages for all it may ever need are free (idle conversations give
- * theirs up first), so that nothing that runs can run out of memory.
+ * A step is one ragged batch: a row for every request that decodes, then prompt tokens up to a
+ * budget. Fair queueing (fair.h) says whose request is admitted and whose prompt goes first.
+ *
+ * Pages are taken as they are needed. When there are none, idle conversations give theirs up, then
+ * requests are preempted: their pages go to the prefix cache (and from there perhaps to the swap
+ * file), they are queued again, and compute what was lost in the meantime. In a fight for pages the
+ * request that is due first wins; that order never changes, so whoever stands first in it gets to
+ * its end. For a place, and for pages to begin with, a request preempts
+ *   one that is parked,
+ *   a later one of lower priority of its own principal,
+ *   one of a principal that is ahead by more than a quantum.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "engine/engine_internal.h"
 
-uint64_t engine_now_ns(void)
-{
-	struct timespec ts;
+/*
+ * How far a principal must be ahead, in tokens; the victim's length is added, since that is what it
+ * may have to compute again: at worst half of the work is repeated.
+ */
+#define QUANTUM 512
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
+/* Prompt tokens of a step in which others decode: at least, and while their cost is unknown. */
+#define MIN_BUDGET   16
+#define FIRST_BUDGET 32
 
-static void emit(struct request *r, struct engine_event *ev)
-{
-	r->on_event(r->ctx, r, ev);
-}
+/* ---- preemption ------------------------------------------------------------------------------ */
 
-/* ---- submit and end -------------------------------------------------------------------------- */
-
-static void request_free(struct request *r)
-{
-	ids_free(&r->prompt);
-	fold_free(&r->fold);
-	free(r);
-}
-
-/* Tokens the sequence may reach; at most the context. */
-static int request_limit(const struct request *r)
-{
-	int room = r->en->ctx - r->n_prompt;
-
-	return r->n_prompt + (r->max_tokens > 0 && r->max_tokens < room ? r->max_tokens : room);
-}
-
-static int check_ids(const struct engine *en, const char *what, const int32_t *ids, size_t n,
-		     struct err *e)
-{
-	for (size_t i = 0; i < n; i++)
-		if (ids[i] < 0 || ids[i] >= en->info.vocab)
-			return err_set(e, -EINVAL, "%s: token id %d: the vocabulary has 0..%d",
-				       what, ids[i], en->info.vocab - 1);
-	return 0;
-}
-
-static int check_params(const struct engine *en, const struct request_params *p, struct err *e)
-{
-	int rc;
-
-	if (!p->n_prompt)
-		return err_set(e, -EINVAL, "prompt: empty: give at least one token");
-	if (p->n_prompt > (size_t)en->ctx || p->n_posted > (size_t)en->ctx - p->n_prompt)
-		return err_set(e, -E2BIG,
-			       "prompt: %zu tokens: the context holds %d: shorten it or "
-			       "raise --ctx",
-			       p->n_prompt + p->n_posted, en->ctx);
-	if (p->max_tokens < 0)
-		return err_set(e, -EINVAL, "max_tokens: %d: negative", p->max_tokens);
-	if (p->max_tokens && p->n_posted > (size_t)p->max_tokens)
-		return err_set(e, -EINVAL, "posted ids: %zu, but max_tokens is %d", p->n_posted,
-			       p->max_tokens);
-	rc = check_ids(en, "prompt", p->prompt, p->n_prompt, e);
-	return rc ? rc : check_ids(en, "posted ids", p->posted, p->n_posted, e);
-}
-
-static int copy_prompt(struct request *r, const struct request_params *p)
-{
-	size_t n = p->n_prompt + p->n_posted;
-
-	r->prompt.v = malloc(n * sizeof(*r->prompt.v));
-	if (!r->prompt.v)
-		return -ENOMEM;
-	memcpy(r->prompt.v, p->prompt, p->n_prompt * sizeof(*p->prompt));
-	if (p->n_posted)
-		memcpy(r->prompt.v + p->n_prompt, p->posted, p->n_posted * sizeof(*p->posted));
-	r->prompt.n = r->prompt.cap = n;
-	return 0;
-}
-
-int engine_submit(struct engine *en, const struct request_params *p, struct request **out,
-		  struct err *e)
-{
-	struct request *r;
-	int rc = check_params(en, p, e), pages;
-
-	if (rc)
-		return rc;
-	if (en->n_waiting == MAX_WAITING)
-		return err_set(e, -ENOSPC, "queue: %d requests wait already: try again later",
-			       MAX_WAITING);
-	r = calloc(1, sizeof(*r));
-	if (!r)
-		return err_set(e, -ENOMEM, "request: out of memory: try again later");
-	r->en = en;
-	rc = fold_init(&r->fold, en->tokenizer, p->stop, p->n_stop, e);
-	/* an answer goes on where its prompt's text ended: its first word keeps its space */
-	for (size_t i = 0; en->tokenizer && i < p->n_prompt; i++)
-		r->fold.detok.started |= !tokenizer_is_special(en->tokenizer, p->prompt[i]);
-	if (!rc && copy_prompt(r, p))
-		rc = err_set(e, -ENOMEM, "request: out of memory: try again later");
-	if (rc) {
-		request_free(r);
-		return rc;
-	}
-	r->session = p->session;
-	r->principal = p->principal;
-	r->n_prompt = (int)p->n_prompt;
-	r->n_posted = r->n_generated = (int)p->n_posted;
-	r->posted_bytes = p->posted_bytes;
-	r->max_tokens = p->max_tokens;
-	r->sampling = p->sampling;
-	r->on_event = p->on_event;
-	r->ctx = p->ctx;
-	r->ns_submit = engine_now_ns();
-	pages = kv_pages_for(request_limit(r));
-	if (pages > en->kv.n_pages) {
-		rc = err_set(e, -ENOSPC,
-			     "KV cache: the request may need %d tokens, the pool has %d: "
-			     "lower max_tokens or give the daemon more",
-			     request_limit(r), en->kv.n_pages * KV_PAGE_TOKENS);
-		request_free(r);
-		return rc;
-	}
-	if (en->waiting_tail)
-		en->waiting_tail->next = r;
-	else
-		en->waiting = r;
-	en->waiting_tail = r;
-	en->n_waiting++;
-	if (out)
-		*out = r;
-	return 0;
-}
-
-static void unlink_request(struct request *r)
+void sched_remove(struct request *r)
 {
 	struct engine *en = r->en;
-	struct request *prev = NULL;
 
-	en->blocked = false;
-	if (r->state == REQ_WAITING) {
-		for (struct request *i = en->waiting; i != r; i = i->next)
-			prev = i;
-		*(prev ? &prev->next : &en->waiting) = r->next;
-		if (en->waiting_tail == r)
-			en->waiting_tail = prev;
-		en->n_waiting--;
-		return;
-	}
 	for (int i = 0; i < en->n_running; i++)
 		if (en->running[i] == r) {
 			memmove(&en->running[i], &en->running[i + 1],
@@ -166,328 +44,470 @@ static void unlink_request(struct request *r)
 			break;
 		}
 	for (int i = 0; i < en->max_seqs; i++) /* the step in hand must not touch it again */
-		if (en->batch_out_req[i] == r)
-			en->batch_out_req[i] = NULL;
-	r->session->active = NULL;
-	/* Pages reserved beyond what was computed go back. */
+		if (en->batch_req[i] == r)
+			en->batch_req[i] = NULL;
+	r->state = REQ_ASIDE;
+	r->who->n_running--;
+	fair_promise(&en->fair, r->who, -r->promised, r->weight);
+	r->promised = 0;
+	en->n_freed++;
 	session_truncate(r->session, r->session->n_cached);
 }
 
-void request_end(struct request *r, const struct engine_event *ev)
+static void preempt(struct request *r)
 {
-	struct session *own = r->session && r->session->own ? r->session : NULL;
-	struct engine_event copy = *ev;
+	struct session *s = r->session;
+	int n = s->n_ids;
 
-	unlink_request(r);
-	copy.prompt_tokens = r->n_prompt;
-	copy.cached_tokens = r->n_cached_at_start;
-	copy.completion_tokens = r->n_generated;
-	copy.ns_submit = r->ns_submit;
-	copy.ns_start = r->ns_start;
-	copy.ns_first = r->ns_first;
-	copy.ns_end = engine_now_ns();
-	emit(r, &copy);
-	if (own)
-		engine_session_close(own);
-	request_free(r);
+	sched_remove(r);
+	session_release(s);
+	r->rows = 0;
+	r->prompt = (struct ids){.v = s->ids, .n = n, .cap = s->cap};
+	r->prompt_generated = s->generated;
+	s->ids = NULL;
+	s->generated = NULL;
+	s->cap = 0;
+	r->en->stats.preempted++;
+	request_queue(r);
 }
 
-static void finish(struct request *r, enum engine_finish why, bool flush)
+/* Why r may preempt v: the more, the better; 0: it may not. */
+static int may_preempt(const struct request *r, const struct request *v)
 {
-	struct engine_event ev = {.kind = ENGINE_DONE, .finish = why};
+	if (v->parked)
+		return 3;
+	if (v->who == r->who)
+		return v->priority > r->priority && request_before(r, v) ? 2 : 0;
+	return v->who->vtime > r->who->promised + (QUANTUM + v->session->n_cached) / r->weight;
+}
 
-	if (flush) {
-		fold_flush(&r->fold);
-		ev.text = r->fold.out;
-		ev.text_len = r->fold.n_out;
+/* Whom r preempts for its place; NULL: nobody. */
+static struct request *victim_for(const struct request *r)
+{
+	struct request *best = NULL;
+	int why = 0;
+
+	for (int i = 0; i < r->en->n_running; i++) {
+		struct request *v = r->en->running[i];
+		int w = may_preempt(r, v);
+
+		if (!w || w < why)
+			continue;
+		if (w > why || v->who->vtime > best->who->vtime ||
+		    (v->who->vtime == best->who->vtime && request_before(best, v)))
+			best = v;
+		why = w;
 	}
-	request_end(r, &ev);
+	return best;
 }
 
-static void fail(struct request *r, int error, const char *message)
+/* Whom r, which runs, preempts for a page. */
+static struct request *weakest_after(const struct request *r)
 {
-	struct engine_event ev = {.kind = ENGINE_ERROR, .error = error, .message = message};
+	struct request *best = NULL;
 
-	request_end(r, &ev);
-}
+	for (int i = 0; i < r->en->n_running; i++) {
+		struct request *v = r->en->running[i];
 
-void engine_cancel(struct request *r)
-{
-	r->cancelled = true;
-	r->en->blocked = false; /* it may be the one that all wait for */
-}
-
-void engine_park(struct request *r, bool parked)
-{
-	r->parked = parked;
-}
-
-void sched_cancel_session(struct session *s)
-{
-	struct engine *en = s->en;
-
-	if (s->active)
-		finish(s->active, FINISH_CANCELLED, false);
-	for (struct request *r = en->waiting, *next; r; r = next) {
-		next = r->next;
-		if (r->session == s)
-			finish(r, FINISH_CANCELLED, false);
+		if (v == r || !v->session->n_pages || !(v->parked || request_before(r, v)))
+			continue;
+		if (!best || v->parked > best->parked ||
+		    (v->parked == best->parked && request_before(best, v)))
+			best = v;
 	}
+	return best;
 }
 
-/* ---- start --------------------------------------------------------------------------------------- */
+/* ---- admission ------------------------------------------------------------------------------- */
 
-static bool at_end(const struct request *r, int32_t id)
+/* Pages that those who run need for what they were admitted with, and one more for each. */
+static int spoken_for(const struct engine *en)
 {
-	const struct engine *en = r->en;
+	int sum = 0;
 
-	for (int i = 0; i < en->n_eos && !r->sampling.ignore_eos; i++)
-		if (en->eos[i] == id)
-			return true;
-	return false;
+	for (int i = 0; i < en->n_running; i++) {
+		const struct session *s = en->running[i]->session;
+		int more = kv_pages_for(s->n_ids) - s->n_pages;
+
+		sum += (more > 0 ? more : 0) + 1;
+	}
+	return sum;
 }
 
-/* Fold the posted ids again. False: the fold went another way, the request has ended in an error. */
-static bool replay(struct request *r)
+/* Room for `need` pages beside those who run, for a request that is about to. */
+static bool make_room(struct request *r, int need)
 {
-	const int32_t *posted = r->prompt.v + r->n_prompt;
-	char message[160];
-	int i;
+	struct engine *en = r->en;
 
-	for (i = 0; i < r->n_posted && !r->complete; i++)
-		r->complete = at_end(r, posted[i]) || (r->stopped = fold_push(&r->fold, posted[i]));
-	if (i == r->n_posted && r->fold.bytes == r->posted_bytes)
+	while (!session_make_room(en, need + spoken_for(en), r->session)) {
+		struct request *v = victim_for(r);
+
+		if (!v)
+			return false;
+		preempt(v);
+	}
+	return true;
+}
+
+/* First time that it has its place. False: it has ended. */
+static bool begin(struct request *r, int cached)
+{
+	struct engine_event ev = {.kind = ENGINE_STARTED};
+	struct engine_stats *st = &r->en->stats;
+
+	r->begun = true;
+	r->n_cached_at_start = cached < r->n_prompt ? cached : r->n_prompt;
+	r->ns_start = engine_now_ns();
+	st->prompt_tokens += r->n_prompt;
+	st->cached_tokens += r->n_cached_at_start;
+	if (!request_replay(r))
+		return false;
+	/* A posted answer may have been complete when its daemon died. */
+	if (!r->complete && r->session->n_ids < request_limit(r)) {
+		request_emit(r, &ev);
 		return true;
-	snprintf(message, sizeof(message),
-		 "replay: the posted ids give %llu bytes of text, %llu were posted: another model "
-		 "or tokenizer wrote them",
-		 (unsigned long long)r->fold.bytes, (unsigned long long)r->posted_bytes);
-	fail(r, EILSEQ, message);
+	}
+	if (r->complete)
+		request_finish(r, FINISH_STOP, !r->stopped);
+	else
+		request_finish(r, FINISH_LENGTH, true);
 	return false;
 }
 
-/*
- * True if r runs now or has ended; false: it must wait for pages. What its session could take from
- * the prefix cache it keeps meanwhile, unless others need the pages.
- */
+/* Give r a place. False: it must wait for pages; what it found in the cache it keeps meanwhile. */
 static bool start(struct request *r)
 {
 	struct engine *en = r->en;
-	struct engine_event ev = {.kind = ENGINE_STARTED};
 	struct session *s = r->session;
 	struct err e;
-	int cached;
+	int n = (int)r->prompt.n, cached;
 
-	if (!s && engine_session_open(en, &s, &e)) {
-		fail(r, ENOMEM, e.msg);
+	if (!s) {
+		if (engine_session_open(en, &s, &e)) {
+			request_fail(r, ENOMEM, e.msg);
+			return true;
+		}
+		s->own = true;
+		s->active = r;
+		r->session = s;
+	}
+	s->principal = r->who->id;
+	session_touch(s);
+	cached = session_enter(s, r->prompt.v, r->prompt_generated, n);
+	if (cached < 0) {
+		request_fail(r, ENOMEM, "session: out of memory: try again later");
 		return true;
 	}
-	s->own |= !r->session;
-	r->session = s;
-	s->principal = r->principal;
-	session_touch(s);
-	s->active = r; /* its own pages must not be taken for it */
-	cached = session_enter(s, r->prompt.v, (int)r->prompt.n);
-	if (!session_make_room(en, kv_pages_for(request_limit(r)) - s->n_pages) ||
-	    !session_reserve(s, request_limit(r))) {
-		s->active = NULL;
+	r->tried = en->n_freed;
+	if (!make_room(r, kv_pages_for(n) - s->n_pages))
 		return false;
-	}
-	unlink_request(r);
+	fair_unwait(&en->fair, r);
 	r->state = REQ_RUNNING;
 	en->running[en->n_running++] = r;
-	r->n_cached_at_start = cached < r->n_prompt ? cached : r->n_prompt;
-	r->ns_start = engine_now_ns();
-	if (!replay(r))
+	r->who->n_running++;
+	if (r->n_computed < cached)
+		r->n_computed = cached;
+	r->promised = r->n_prompt + r->n_posted - r->n_computed;
+	if (r->promised < 0)
+		r->promised = 0;
+	fair_promise(&en->fair, r->who, r->promised, r->weight);
+	if (!r->begun && !begin(r, cached))
 		return true;
 	ids_free(&r->prompt);
-	emit(r, &ev);
+	free(r->prompt_generated);
+	r->prompt_generated = NULL;
 	return true;
 }
 
 static void admit(struct engine *en)
 {
-	struct request *r = en->waiting;
+	struct request *r, *v;
 
-	if (en->blocked)
-		return;
-	while (r && en->n_running < en->max_seqs) {
-		struct request *next = r->next;
-
-		if (r->cancelled) {
-			finish(r, FINISH_CANCELLED, false);
-		} else if (r->session && r->session->active) {
-			/* the conversation's earlier turn goes first */
-		} else if (!start(r)) {
-			/* first come, first served: small ones must not pass for ever */
-			en->blocked = true;
+	while ((r = fair_next(&en->fair))) {
+		v = victim_for(r);
+		/* It lacked pages and nothing was given up since: looking again would find the same. */
+		if (r->tried == en->n_freed && !v && en->n_running)
 			break;
-		} else {
-			next = en->waiting; /* events may have changed the queue */
+		if (en->n_running == en->max_seqs) {
+			if (!v)
+				break;
+			preempt(v);
 		}
-		r = next;
+		if (!start(r))
+			break;
 	}
 }
 
-/* ---- step ---------------------------------------------------------------------------------------- */
+/* ---- a step's rows --------------------------------------------------------------------------- */
 
-/* A posted sequence may have been complete when its daemon died. */
-static void finish_if_complete(struct request *r)
+static int pending(const struct request *r)
 {
-	if (r->complete)
-		finish(r, FINISH_STOP, !r->stopped);
-	else if (r->session->n_ids >= request_limit(r))
-		finish(r, FINISH_LENGTH, true);
+	return r->session->n_ids - r->session->n_cached;
 }
 
-/* Cancelled ones end, ended ones leave. */
-static void sweep(struct engine *en)
+static int prompt_budget(const struct engine *en, int n_decode)
 {
-	for (int i = en->n_running - 1; i >= 0; i--) {
+	double n = en->row_ns > 0 ? en->step_ns / en->row_ns : FIRST_BUDGET;
+
+	if (!n_decode || n > en->chunk)
+		return en->chunk;
+	if (n < MIN_BUDGET)
+		return MIN_BUDGET < en->chunk ? MIN_BUDGET : en->chunk;
+	return (int)n;
+}
+
+/* The prompt to go on with: of the principal that is behind the most, what is due first. */
+static struct request *next_prompt(const struct engine *en)
+{
+	struct request *best = NULL;
+
+	for (int i = 0; i < en->n_running; i++) {
 		struct request *r = en->running[i];
 
-		if (r->cancelled)
-			finish(r, FINISH_CANCELLED, true);
-		else
-			finish_if_complete(r);
-		if (i > en->n_running) /* an event closed sessions */
-			i = en->n_running;
+		if (r->parked || r->rows || pending(r) <= 1)
+			continue;
+		if (!best || r->who->vtime < best->who->vtime ||
+		    (r->who->vtime == best->who->vtime && request_before(r, best)))
+			best = r;
+	}
+	return best;
+}
+
+static void plan_rows(struct engine *en)
+{
+	struct request *r;
+	int n_decode = 0, budget;
+
+	for (int i = 0; i < en->n_running; i++) {
+		r = en->running[i];
+		r->rows = !r->parked && pending(r) == 1;
+		n_decode += r->rows;
+	}
+	budget = prompt_budget(en, n_decode);
+	while (budget > 0 && (r = next_prompt(en))) {
+		r->rows = session_rows(r->session, pending(r) < budget ? pending(r) : budget);
+		budget -= r->rows;
 	}
 }
 
-static void add_rows(struct engine *en, struct batch *b, struct request *r, int n)
+/* Pages for the rows of one request; where there are none, it computes less or nothing. */
+static void take_pages(struct request *r)
 {
 	struct session *s = r->session;
-	struct batch_seq *q = &en->batch_seq[b->n_seq++];
 
-	*q = (struct batch_seq){.first = b->n_tok, .n_tok = n, .pos0 = s->n_cached};
+	while (!session_reserve(s, s->n_cached + r->rows)) {
+		struct request *v;
+		int lacks = kv_pages_for(s->n_cached + r->rows) - s->n_pages;
+
+		if (session_make_room(r->en, lacks, s))
+			continue;
+		v = weakest_after(r);
+		if (!v) {
+			r->rows = s->n_pages * KV_PAGE_TOKENS - s->n_cached;
+			return;
+		}
+		preempt(v);
+	}
+}
+
+/* In the order in which they are due, so that those that come first find the most. */
+static void take_all_pages(struct engine *en)
+{
+	struct request **order = en->by_due;
+	int n = 0;
+
+	for (int i = 0; i < en->n_running; i++) {
+		struct request *r = en->running[i];
+		int at = n;
+
+		if (!r->rows)
+			continue;
+		for (; at && request_before(r, order[at - 1]); at--)
+			order[at] = order[at - 1];
+		order[at] = r;
+		n++;
+	}
+	for (int i = 0; i < n; i++)
+		if (order[i]->state == REQ_RUNNING && order[i]->rows)
+			take_pages(order[i]);
+}
+
+static void add_rows(struct engine *en, struct batch *b, struct request *r)
+{
+	struct session *s = r->session;
+	struct batch_seq *q = &en->batch_seq[b->n_seq];
+
+	*q = (struct batch_seq){.first = b->n_tok,
+				.n_tok = r->rows,
+				.pos0 = s->n_cached,
+				.state = session_state(s)};
 	for (int g = 0; g < en->model->plan.n_groups; g++)
 		q->pages[g] = s->pages;
-	memcpy(en->batch_ids + b->n_tok, s->ids + s->n_cached, n * sizeof(*s->ids));
-	b->n_tok += n;
-	model_rope_extend(en->model, s->n_cached + n);
-	if (s->n_cached + n == s->n_ids) {
+	memcpy(en->batch_ids + b->n_tok, s->ids + s->n_cached, r->rows * sizeof(*s->ids));
+	if (s->generated)
+		memcpy(en->batch_generated + b->n_tok, s->generated + s->n_cached, r->rows);
+	b->n_tok += r->rows;
+	model_rope_extend(en->model, s->n_cached + r->rows);
+	if (r->rows == pending(r)) {
 		en->batch_out[b->n_out] = b->n_tok - 1;
-		en->batch_out_req[b->n_out++] = r;
+		en->batch_out_seq[b->n_out++] = b->n_seq;
 	}
+	en->batch_req[b->n_seq++] = r;
 }
 
 static void form_batch(struct engine *en, struct batch *b)
 {
-	int budget = en->chunk;
+	plan_rows(en);
+	take_all_pages(en);
+	*b = (struct batch){.ids = en->batch_ids,
+			    .generated = en->batch_generated,
+			    .seq = en->batch_seq,
+			    .out_row = en->batch_out};
+	for (int i = 0; i < en->n_running; i++)
+		if (en->running[i]->rows)
+			add_rows(en, b, en->running[i]);
+}
 
-	*b = (struct batch){.ids = en->batch_ids, .seq = en->batch_seq, .out_row = en->batch_out};
-	for (int i = 0; i < en->n_running; i++) {
-		struct request *r = en->running[i];
+/* ---- what comes of it ------------------------------------------------------------------------ */
 
-		if (!r->parked && r->session->n_ids - r->session->n_cached == 1)
-			add_rows(en, b, r, 1);
+static void smooth(double *mean, double x)
+{
+	*mean = *mean > 0 ? 0.8 * *mean + 0.2 * x : x;
+}
+
+/* The rows of one request are computed. Only what was computed for the first time is charged. */
+static void account(struct request *r, int pos0, int n)
+{
+	struct engine *en = r->en;
+	int target = r->n_prompt + r->n_posted, end = pos0 + n;
+	int from = pos0 > r->n_computed ? pos0 : r->n_computed;
+	int fresh = end > from ? end - from : 0;
+	int prompt = target > from ? target - from : 0;
+
+	if (prompt > fresh)
+		prompt = fresh;
+	if (end > r->n_computed)
+		r->n_computed = end;
+	if (fresh > prompt)
+		fair_promise(&en->fair, r->who, FAIR_DECODE_WORK * (fresh - prompt), r->weight);
+	fair_charge(&en->fair, r->who, prompt + FAIR_DECODE_WORK * (fresh - prompt), r->weight);
+	r->promised -= prompt;
+	en->stats.computed_tokens += n - (fresh - prompt);
+	en->stats.recomputed_tokens += n - fresh;
+	session_computed(r->session, n);
+}
+
+static void account_all(struct engine *en, const struct batch *b, uint64_t ns)
+{
+	double before = en->fair.work, work;
+	int n_decode = 0;
+
+	for (int i = 0; i < b->n_seq; i++) {
+		n_decode += b->seq[i].n_tok == 1;
+		account(en->batch_req[i], b->seq[i].pos0, b->seq[i].n_tok);
 	}
-	en->first_prefill++;
-	for (int k = 0; k < en->n_running && budget > 0; k++) {
-		struct request *r = en->running[(en->first_prefill + k) % en->n_running];
-		int left = r->session->n_ids - r->session->n_cached;
-
-		if (r->parked || left <= 1)
-			continue;
-		left = left < budget ? left : budget;
-		budget -= left;
-		add_rows(en, b, r, left);
-	}
+	work = en->fair.work - before;
+	if (b->n_tok - n_decode >= MIN_BUDGET)
+		smooth(&en->row_ns, (double)ns / b->n_tok);
+	if (work > 0)
+		smooth(&en->work_ns, (double)ns / work);
+	en->stats.steps++;
+	en->stats.batch_decode = n_decode;
+	en->stats.batch_prefill = b->n_tok - n_decode;
 }
 
 /* A new id: post it, and end the request where it ends. */
 static void take_token(struct request *r, int32_t id, const float *logits)
 {
 	struct engine_event ev = {.kind = ENGINE_TOKEN, .id = id, .logits = logits};
-	struct session *s = r->session;
-	bool eos = at_end(r, id);
+	bool eos = request_at_end(r, id);
 	bool stop = false;
 
+	if (session_push(r->session, id)) {
+		request_fail(r, ENOMEM, "session: out of memory: try again later");
+		return;
+	}
 	if (!r->ns_first)
 		r->ns_first = engine_now_ns();
-	s->ids[s->n_ids++] = id;
 	r->n_generated++;
+	r->en->stats.generated_tokens++;
 	if (!eos) {
 		stop = fold_push(&r->fold, id);
 		ev.text = r->fold.out;
 		ev.text_len = r->fold.n_out;
 	}
-	emit(r, &ev);
+	request_emit(r, &ev);
 	if (r->cancelled)
-		finish(r, FINISH_CANCELLED, true);
+		request_finish(r, FINISH_CANCELLED, true);
 	else if (eos || stop)
-		finish(r, FINISH_STOP, !stop);
-	else if (s->n_ids >= request_limit(r))
-		finish(r, FINISH_LENGTH, true);
+		request_finish(r, FINISH_STOP, !stop);
+	else if (r->session->n_ids >= request_limit(r))
+		request_finish(r, FINISH_LENGTH, true);
 }
 
-static void report_progress(struct engine *en)
+/* Prompts that are not at their end yet. Events may end requests: batch_req[] is then NULLed. */
+static void report_progress(struct engine *en, const struct batch *b)
 {
-	for (int i = 0; i < en->n_running; i++) {
-		struct request *r = en->running[i];
-		struct session *s = r->session;
+	for (int i = 0; i < b->n_seq; i++) {
+		struct request *r = en->batch_req[i];
 		struct engine_event ev = {.kind = ENGINE_PROGRESS};
 
-		if (s->n_cached >= s->n_ids || r->parked)
+		if (!r || r->ns_first || !pending(r))
 			continue;
-		if (s->n_ids - s->n_cached == 1 && r->ns_first)
-			continue;
-		ev.done = s->n_cached < r->n_prompt ? s->n_cached : r->n_prompt;
+		ev.done = r->n_computed < r->n_prompt ? r->n_computed : r->n_prompt;
 		ev.total = r->n_prompt;
-		emit(r, &ev);
+		request_emit(r, &ev);
 	}
 }
 
 static void take_logits(struct engine *en, const struct batch *b)
 {
-	int n_out = b->n_out; /* events may end requests: batch_out_req[] is then NULLed */
-
-	for (int i = 0; i < n_out; i++) {
-		struct request *r = en->batch_out_req[i];
-		struct session *s;
-		float *logits;
+	for (int i = 0; i < b->n_out; i++) {
+		struct request *r = en->batch_req[en->batch_out_seq[i]];
+		float *logits = en->logits + (size_t)i * en->info.vocab;
+		uint64_t start;
 		int32_t id;
 
 		if (!r)
 			continue;
-		s = r->session;
-		logits = en->logits + (size_t)i * en->info.vocab;
-		id = sampler_pick(&en->sampler, &r->sampling, logits, s->ids, s->n_ids,
-				  r->n_generated, s->n_ids);
-		en->batch_out_req[i] = NULL;
+		start = engine_now_ns();
+		id = sampler_pick(&en->sampler, &r->sampling, logits, r->session->ids,
+				  r->session->n_ids, r->n_generated, r->session->n_ids);
+		en->stats.ns_sample += engine_now_ns() - start;
 		take_token(r, id, logits);
 	}
 }
 
 int engine_step(struct engine *en, struct err *e)
 {
+	uint64_t start = engine_now_ns(), forward, computed;
 	struct batch b;
 
-	sweep(en);
+	request_end_cancelled(en);
 	admit(en);
-	sweep(en);
+	/* STARTED may have made somebody cancel. */
+	request_end_cancelled(en);
 	form_batch(en, &b);
 	if (!b.n_tok)
-		return en->n_running + en->n_waiting;
+		return en->n_requests;
+	forward = engine_now_ns();
 	en->backend->forward(en->backend, &en->model->plan, &en->kv.pool, &b, en->logits);
-	for (int i = 0; i < en->n_running; i++) {
-		struct session *s = en->running[i]->session;
-
-		for (int j = 0; j < b.n_seq; j++)
-			if (b.seq[j].pages[0] == s->pages)
-				session_computed(s, b.seq[j].n_tok);
-	}
-	report_progress(en);
+	computed = engine_now_ns();
+	account_all(en, &b, computed - forward);
+	report_progress(en, &b);
 	take_logits(en, &b);
-	return en->n_running + en->n_waiting;
+	en->stats.ns_forward += computed - forward;
+	en->stats.ns_step += engine_now_ns() - start;
+	return en->n_requests;
 }
 
 int engine_runnable(const struct engine *en)
 {
-	int n = en->n_waiting && en->n_running < en->max_seqs && !en->blocked;
+	int n = en->fair.n_waiting;
 
+	for (const struct request *r = en->cancelled; r; r = r->next_cancelled)
+		n++;
 	for (int i = 0; i < en->n_running; i++)
-		n += !en->running[i]->parked || en->running[i]->cancelled;
+		n += !en->running[i]->parked;
 	return n;
 }

@@ -42,8 +42,16 @@ static void write_kv(struct pass *p, const struct op_attn_in *o, int t, int head
 	int32_t page = s->pages[o->kv_group][pos / KV_PAGE_TOKENS];
 	void *block = kv_block(p->kv, g, o->kv_group, page, o->kv_layer, which, head);
 
+	uint8_t codes[MAX_HEAD_DIM];
 	uint16_t bf[MAX_HEAD_DIM];
 
+	if (b->kv_type == KV_FP8) {
+		kv_scales(block, hd)[slot] =
+			b->k->to_e4m3(which ? (uint8_t *)block + (int64_t)slot * hd : codes, x, hd);
+		for (int d = 0; !which && d < hd; d++)
+			((uint8_t *)block)[d * KV_PAGE_TOKENS + slot] = codes[d];
+		return;
+	}
 	if (b->kv_type == KV_F32) {
 		if (which)
 			memcpy((float *)block + (int64_t)slot * hd, x, hd * sizeof(float));
@@ -177,7 +185,10 @@ static void attn_unit(struct pass *p, struct worker *w, const struct op_attn *o,
 	struct attn_page a = {
 		.rows = u->n * group,
 		.head_dim = hd,
-		.bf16 = b->kv_type == KV_BF16,
+		.type = b->kv_type == KV_F32	? CPU_KV_F32
+			: b->kv_type == KV_BF16 ? CPU_KV_BF16
+						: CPU_KV_E4M3,
+		.unpacked = ws->attn_kv,
 		.q = ws->attn_q,
 		.lo = ws->attn_lo,
 		.hi = ws->attn_hi,
@@ -195,6 +206,7 @@ static void attn_unit(struct pass *p, struct worker *w, const struct op_attn *o,
 	memset(a.o, 0, (size_t)a.rows * ld * sizeof(float));
 	for (int page = first / KV_PAGE_TOKENS; page <= pos1 / KV_PAGE_TOKENS; page++) {
 		int32_t id = u->s->pages[o->kv_group][page];
+		void *k, *v;
 
 		for (int i = 0; i < a.rows; i++) {
 			int pos = pos0 + i / group, start = page * KV_PAGE_TOKENS;
@@ -204,8 +216,14 @@ static void attn_unit(struct pass *p, struct worker *w, const struct op_attn *o,
 			ws->attn_lo[i] = lo < 0 ? 0 : lo < 64 ? lo : 64;
 			ws->attn_hi[i] = pos < start ? 0 : pos - start < 64 ? pos - start + 1 : 64;
 		}
-		a.k = kv_block(p->kv, g, o->kv_group, id, o->kv_layer, 0, u->kv_head);
-		a.v = kv_block(p->kv, g, o->kv_group, id, o->kv_layer, 1, u->kv_head);
+		k = kv_block(p->kv, g, o->kv_group, id, o->kv_layer, 0, u->kv_head);
+		v = kv_block(p->kv, g, o->kv_group, id, o->kv_layer, 1, u->kv_head);
+		a.k = k;
+		a.v = v;
+		if (b->kv_type == KV_FP8) {
+			a.k_scale = kv_scales(k, hd);
+			a.v_scale = kv_scales(v, hd);
+		}
 		b->k->attn_page(&a);
 	}
 	for (int i = 0; i < a.rows; i++) {

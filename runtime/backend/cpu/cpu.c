@@ -247,6 +247,8 @@ static size_t carve(struct cpu_backend *b, const struct plan *p, size_t max_tok,
 		ws->attn_q = take(&m, rows * hd, sizeof(float));
 		ws->attn_s = take(&m, rows * KV_PAGE_TOKENS, sizeof(float));
 		ws->attn_o = take(&m, rows * hd, sizeof(float));
+		if (b->kv_type == KV_FP8)
+			ws->attn_kv = take(&m, 2 * KV_PAGE_TOKENS * hd, sizeof(float));
 		ws->attn_m = take(&m, rows, sizeof(float));
 		ws->attn_l = take(&m, rows, sizeof(float));
 		ws->attn_lo = take(&m, rows, sizeof(int));

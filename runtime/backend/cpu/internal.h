@@ -32,6 +32,7 @@ struct thread_ws {
 	struct act act; /* own copies for a batch of one token */
 	struct act shared; /* the same memory on every thread */
 	float *attn_q, *attn_s, *attn_o, *attn_m, *attn_l;
+	float *attn_kv; /* [2][KV_PAGE_TOKENS * head_dim] of KV_FP8 as floats */
 	int *attn_lo, *attn_hi;
 	float *weight; /* [max_topk] routing of a single token */
 	int *expert; /* [max_topk] */

@@ -115,6 +115,11 @@ static void add(float *y, const float *x, int n)
 static void kv_store(const struct ref_backend *b, void *block, int slot, int head_dim,
 		     const float *x)
 {
+	if (b->kv_type == KV_FP8) {
+		kv_scales(block, head_dim)[slot] =
+			ref_quantise_e4m3((uint8_t *)block + slot * head_dim, x, head_dim);
+		return;
+	}
 	for (int i = 0; i < head_dim; i++) {
 		if (b->kv_type == KV_F32)
 			((float *)block)[slot * head_dim + i] = x[i];
@@ -123,8 +128,11 @@ static void kv_store(const struct ref_backend *b, void *block, int slot, int hea
 	}
 }
 
-static float kv_load(const struct ref_backend *b, const void *block, int slot, int head_dim, int i)
+static float kv_load(const struct ref_backend *b, void *block, int slot, int head_dim, int i)
 {
+	if (b->kv_type == KV_FP8)
+		return kv_scales(block, head_dim)[slot] *
+		       ref_e4m3_to_f32(((const uint8_t *)block)[slot * head_dim + i]);
 	if (b->kv_type == KV_F32)
 		return ((const float *)block)[slot * head_dim + i];
 	return ref_bf16_to_f32(((const uint16_t *)block)[slot * head_dim + i]);
@@ -186,8 +194,8 @@ static void attn_head(struct ref_backend *b, const struct plan *p, const struct 
 	int start = o->window && pos >= o->window ? pos - o->window + 1 : 0;
 
 	for (int j = start; j <= pos; j++) {
-		const void *k = kv_block(kv, g, o->kv_group, pages[j / KV_PAGE_TOKENS], o->kv_layer,
-					 0, kv_head);
+		void *k = kv_block(kv, g, o->kv_group, pages[j / KV_PAGE_TOKENS], o->kv_layer, 0,
+				   kv_head);
 		double sum = 0;
 
 		for (int i = 0; i < o->head_dim; i++)
@@ -199,8 +207,8 @@ static void attn_head(struct ref_backend *b, const struct plan *p, const struct 
 		double sum = 0;
 
 		for (int j = start; j <= pos; j++) {
-			const void *v = kv_block(kv, g, o->kv_group, pages[j / KV_PAGE_TOKENS],
-						 o->kv_layer, 1, kv_head);
+			void *v = kv_block(kv, g, o->kv_group, pages[j / KV_PAGE_TOKENS],
+					   o->kv_layer, 1, kv_head);
 
 			sum += (double)b->score[j - start] *
 			       kv_load(b, v, j % KV_PAGE_TOKENS, o->head_dim, i);
