@@ -16,7 +16,7 @@ _llmctl() {
 		return
 		;;
 	--kv-type)
-		mapfile -t COMPREPLY < <(compgen -W 'f32 bf16' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'f32 bf16 fp8' -- "$cur")
 		return
 		;;
 	esac

@@ -6,7 +6,7 @@
 EMU_CC    ?= aarch64-linux-gnu-gcc
 EMU_QEMU  ?= qemu-aarch64
 export EMU_QEMU
-EMU_TESTS := test_cpu_kernels test_cpu_backend
+EMU_TESTS := test_cpu_kernels test_cpu_backend test_kv_fp8
 EMU_SRC   := $(wildcard kernels/ref/*.c runtime/backend/ref/*.c runtime/backend/cpu/*.c) \
 	     $(filter-out %_avx2.c %_avx512.c,$(wildcard kernels/cpu/*.c)) \
 	     runtime/weights/dtype.c runtime/base/err.c

@@ -277,12 +277,10 @@ struct runner {
 
 static bool runner_open(struct runner *r, struct toy *t, struct backend *b, enum kv_type kv)
 {
-	size_t elem = kv == KV_F32 ? 4 : 2;
 	struct err e;
 
 	*r = (struct runner){.t = t, .b = b, .kv = {.type = kv}};
-	t->plan.group[0].page_bytes =
-		(size_t)LAYERS * 2 * t->s->n_kv * KV_PAGE_TOKENS * t->s->head_dim * elem;
+	t->plan.group[0].page_bytes = kv_group_page_bytes(&t->plan.group[0], kv);
 	r->kv.base[0] = malloc(MAX_SEQS * PAGES * t->plan.group[0].page_bytes);
 	memset(r->kv.base[0], 0xff, MAX_SEQS * PAGES * t->plan.group[0].page_bytes);
 	for (int s = 0; s < MAX_SEQS; s++)
@@ -397,6 +395,36 @@ static double median_error(const float *a, const float *b)
 	return err[LENGTH / 2];
 }
 
+/*
+ * want: ref with a float cache. A value that falls to the other side of a rounding boundary, because
+ * sums are taken in another order, moves by a sixteenth: cpu need not agree with ref to the last
+ * digits, but far better than the rounding of the cache itself makes either of them.
+ */
+static void check_fp8(const char *isa, const struct shape *s, struct toy *t, const float *want)
+{
+	static float ref[LENGTH * VOCAB], got[LENGTH * VOCAB], other[LENGTH * VOCAB];
+	static const int chunks[] = {1, 7, 64};
+	struct err e;
+	double err, rounding;
+	bool same = true;
+
+	run_all(t, backend_ref_create(&(struct backend_opts){.kv_type = KV_FP8}, &e), KV_FP8,
+		LENGTH, false, ref);
+	rounding = median_error(ref, want);
+	run_all(t, cpu(2, true, KV_FP8), KV_FP8, LENGTH, false, got);
+	err = median_error(got, ref);
+	CHECK(err < rounding / 4 && rounding < 0.1,
+	      "%s %s: fp8 cache against ref, error %.1e, of the rounding %.1e", isa, s->name, err,
+	      rounding);
+	run_all(t, cpu(2, false, KV_FP8), KV_FP8, LENGTH, false, got);
+	for (int i = 0; i < (int)(sizeof(chunks) / sizeof(chunks[0])); i++) {
+		run_all(t, cpu(1 + i % 3, false, KV_FP8), KV_FP8, chunks[i], i == 1, other);
+		same &= !memcmp(got, other, sizeof(got));
+	}
+	CHECK(same, "%s %s: fp8 cache, the same bits in chunks, among neighbours, with threads",
+	      isa, s->name);
+}
+
 static void check_shape(const char *isa, const struct shape *s)
 {
 	static float want[LENGTH * VOCAB], got[LENGTH * VOCAB], other[LENGTH * VOCAB];
@@ -428,6 +456,7 @@ static void check_shape(const char *isa, const struct shape *s)
 	run_all(t, cpu(2, false, KV_BF16), KV_BF16, 3, true, other);
 	CHECK(!memcmp(got, other, sizeof(got)), "%s %s: the same bits among neighbours", isa,
 	      s->name);
+	check_fp8(isa, s, t, want);
 	toy_free(t);
 }
 
