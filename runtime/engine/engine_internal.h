@@ -68,7 +68,7 @@ struct request {
 	int n_computed;                 /* positions computed at least once, and charged */
 	uint64_t tried;                 /* engine.n_freed when it lacked pages */
 	int rows;                       /* in the step in hand */
-	int n_cached_at_start;
+	int n_cached;                   /* prompt tokens that needed no computing */
 	int n_generated;                /* posted ones included */
 	int max_tokens;
 	uint64_t posted_bytes;
@@ -140,6 +140,8 @@ void session_release(struct session *s);
 int session_enter(struct session *s, const int32_t *ids, const uint8_t *generated, int n);
 /* One more token that is still to be computed. -ENOMEM. */
 int session_push(struct session *s, int32_t id);
+/* Take the pages that others have computed since it was entered. Returns the tokens in them. */
+int session_catch_up(struct session *s);
 /* n more tokens are computed: pages that became full are published. */
 void session_computed(struct session *s, int n);
 /* Of `rows` more tokens, how many one step may compute: a state is kept at certain positions. */

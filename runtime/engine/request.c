@@ -340,7 +340,7 @@ static void request_end(struct request *r, const struct engine_event *ev)
 
 	unlink_request(r);
 	copy.prompt_tokens = r->n_prompt;
-	copy.cached_tokens = r->n_cached_at_start;
+	copy.cached_tokens = r->n_cached;
 	copy.completion_tokens = r->n_generated;
 	copy.ns_submit = r->ns_submit;
 	copy.ns_start = r->ns_start;

@@ -156,10 +156,10 @@ static bool begin(struct request *r, int cached)
 	struct engine_stats *st = &r->en->stats;
 
 	r->begun = true;
-	r->n_cached_at_start = cached < r->n_prompt ? cached : r->n_prompt;
+	r->n_cached = cached < r->n_prompt ? cached : r->n_prompt;
 	r->ns_start = engine_now_ns();
 	st->prompt_tokens += r->n_prompt;
-	st->cached_tokens += r->n_cached_at_start;
+	st->cached_tokens += r->n_cached;
 	if (!request_replay(r))
 		return false;
 	/* A posted answer may have been complete when its daemon died. */
@@ -273,6 +273,30 @@ static struct request *next_prompt(const struct engine *en)
 	return best;
 }
 
+/*
+ * Others that began alike may have computed the next pages since r was admitted: when many arrive at
+ * once with one beginning, the first computes it and the others take it.
+ */
+static void catch_up(struct request *r)
+{
+	int n = session_catch_up(r->session), end = r->session->n_cached, news;
+
+	news = end - r->n_computed < n ? end - r->n_computed : n;
+	if (news <= 0)
+		return;
+	r->n_computed = end;
+	if (news > r->promised)
+		news = (int)r->promised;
+	fair_promise(&r->en->fair, r->who, -news, r->weight);
+	r->promised -= news;
+	if (end > r->n_prompt)
+		news -= end - r->n_prompt;
+	if (news > 0) {
+		r->n_cached += news;
+		r->en->stats.cached_tokens += news;
+	}
+}
+
 static void plan_rows(struct engine *en)
 {
 	struct request *r;
@@ -285,6 +309,7 @@ static void plan_rows(struct engine *en)
 	}
 	budget = prompt_budget(en, n_decode);
 	while (budget > 0 && (r = next_prompt(en))) {
+		catch_up(r);
 		r->rows = session_rows(r->session, pending(r) < budget ? pending(r) : budget);
 		budget -= r->rows;
 	}

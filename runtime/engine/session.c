@@ -295,6 +295,31 @@ int session_enter(struct session *s, const int32_t *ids, const uint8_t *generate
 	return s->n_cached;
 }
 
+int session_catch_up(struct session *s)
+{
+	struct kv_cache *kv = &s->en->kv;
+	int before = s->n_cached;
+
+	if (state_bytes(s) || s->n_cached % KV_PAGE_TOKENS)
+		return 0;
+	for (int i = s->n_published; (i + 1) * KV_PAGE_TOKENS < s->n_ids; i++) {
+		int32_t page = kv_take(kv, parent_of(s, i), s->ids + i * KV_PAGE_TOKENS,
+				       class_bits(s->generated, i));
+
+		if (page < 0)
+			break;
+		kv->prefix_hits += KV_PAGE_TOKENS;
+		if (i < s->n_pages)
+			kv_put_page(kv, s->pages[i]);
+		else
+			s->n_pages++;
+		s->pages[i] = page;
+		s->n_published++;
+		s->n_cached += KV_PAGE_TOKENS;
+	}
+	return s->n_cached - before;
+}
+
 void session_computed(struct session *s, int n)
 {
 	struct kv_cache *kv = &s->en->kv;

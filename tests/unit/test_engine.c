@@ -225,6 +225,7 @@ static void test_prefix_cache(const char *backend)
 	enum { CROWD = 6 };
 	struct engine *en = open_engine(backend, 2, 64, 0);
 	struct run first, again, crowd[CROWD] = {0}, other;
+	struct engine_stats before, after;
 	struct request_params q;
 	struct prompt p;
 	int held;
@@ -257,6 +258,22 @@ static void test_prefix_cache(const char *backend)
 	drain(en);
 	for (int i = 0; i < CROWD / 2; i++)
 		CHECK(same_run(&first, &crowd[i]), "%s: request %d of a crowd with one prefix",
+		      backend, i);
+	p.id[0] ^= 1; /* all new, and at once: one computes what they share */
+	memset(crowd, 0, sizeof(crowd));
+	engine_stats(en, &before);
+	for (int i = 0; i < CROWD; i++) {
+		q = params(&p, &crowd[i], 30);
+		engine_submit(en, &q, NULL, NULL);
+	}
+	drain(en);
+	engine_stats(en, &after);
+	CHECK(after.computed_tokens - before.computed_tokens == 128 + CROWD * 22 &&
+		      crowd[0].done.cached_tokens + crowd[1].done.cached_tokens == 128,
+	      "%s: %d that arrive together compute their common beginning once: %d tokens", backend,
+	      CROWD, (int)(after.computed_tokens - before.computed_tokens));
+	for (int i = 1; i < CROWD; i++)
+		CHECK(same_run(&crowd[0], &crowd[i]), "%s: with the same answer, request %d",
 		      backend, i);
 	CHECK(kv_available(&en->kv) == en->kv.n_pages, "%s: every page is back", backend);
 	engine_close(en);
