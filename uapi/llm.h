@@ -192,6 +192,7 @@ struct llm_cancel {
 #define LLM_EVENT_DONE     5 /* struct llm_done, bytes; terminal */
 #define LLM_EVENT_ERROR    6 /* struct llm_error, bytes; terminal */
 #define LLM_EVENT_INFO     7 /* struct llm_query: the socket's answer to LLM_MSG_QUERY */
+#define LLM_EVENT_STATUS   8 /* struct llm_status, sessions: its answer to LLM_MSG_STATUS */
 
 /**
  * struct llm_event - header of an event record
@@ -199,7 +200,7 @@ struct llm_cancel {
  * @flags: 0
  * @type: LLM_EVENT_*
  * @length: bytes of the payload, without padding
- * @request_id: the request; 0: the session as a whole (ERROR and INFO on a socket only)
+ * @request_id: the request; 0: the session as a whole (ERROR, INFO, STATUS; on a socket only)
  * @seq: 0, 1, 2 ... within the request, across backends: a gap or a repeat never reaches a reader
  *
  * A payload structure may grow at its end only where nothing follows it.
@@ -320,6 +321,151 @@ struct llm_error {
 	__u32 n_bytes;
 };
 
+/**
+ * struct llm_status - payload of STATUS: what the backend does, for people and for monitoring
+ * @size: sizeof(struct llm_status): where the sessions begin, so that it may grow
+ * @session_size: sizeof(struct llm_status_session)
+ * @n_sessions: how many of those follow: the asker's own (root and the backend's user: anybody's),
+ *	those with unfinished requests first, as many as an event holds
+ * @sessions: open ones, anybody's
+ * @max_sessions: how many there may be
+ * @max_batch: requests that run at once, at most
+ * @running: requests that run
+ * @parked: requests that do not, because nobody reads their events
+ * @waiting: other unfinished requests, those that had to give up their place included
+ * @unfinished: all of these, and those that ended but still have something to let go of
+ * @max_unfinished: how many there may be
+ * @principals: that have unfinished requests
+ * @batch_decode: of the last step: tokens that continue an answer
+ * @batch_prefill: of the last step: tokens of prompts
+ * @kv_page_tokens: tokens of a page of the KV cache
+ * @kv_pages: its pages; the sum of the next three
+ * @kv_held: pages that belong to sessions
+ * @kv_cached: pages that are only kept because their prefix may be asked for again
+ * @kv_free: pages with nothing in them
+ * @context: tokens that a conversation may reach
+ * @kv_page_bytes: bytes of a page
+ * @swap_pages: pages in the swap file
+ * @swap_max_pages: how many it may have; 0: there is none
+ * @now_ns: when this was true
+ * @start_ns: when the backend began to serve
+ * @fingerprint: as in struct llm_query
+ * @weight_bytes: of the model, in memory
+ * @submitted: requests that were begun. This and what follows counts from @start_ns on.
+ * @refused: requests that were not taken: a limit, no right, malformed
+ * @done: requests that ended by themselves
+ * @cancelled: requests that were cancelled
+ * @failed: requests that ended in an error after they were begun
+ * @preempted: how often a request had to give up its place
+ * @prompt_tokens: tokens of prompts that were begun
+ * @cached_tokens: those of them that needed no computing
+ * @computed_tokens: tokens of prompts that were computed, repeated ones included
+ * @recomputed_tokens: those of them that had been computed before and were lost
+ * @generated_tokens: tokens of answers
+ * @evicted_tokens: tokens that the prefix cache let go of
+ * @swapped_out: pages written to the swap file
+ * @swapped_in: pages read back
+ * @steps: batches computed
+ * @step_ns: time that they took, from end to end
+ * @forward_ns: of that, the model
+ * @sample_ns: of that, choosing tokens
+ * @swap_ns: of that, the swap file
+ * @device: the device's name, NUL-terminated
+ * @model: the model's name, NUL-terminated
+ * @backend: what computes, NUL-terminated
+ *
+ * Nothing of any prompt or answer is told.
+ */
+struct llm_status {
+	__u32 size;
+	__u32 session_size;
+	__u32 n_sessions;
+	__u32 sessions;
+	__u32 max_sessions;
+	__u32 max_batch;
+	__u32 running;
+	__u32 parked;
+	__u32 waiting;
+	__u32 unfinished;
+	__u32 max_unfinished;
+	__u32 principals;
+	__u32 batch_decode;
+	__u32 batch_prefill;
+	__u32 kv_page_tokens;
+	__u32 kv_pages;
+	__u32 kv_held;
+	__u32 kv_cached;
+	__u32 kv_free;
+	__u32 context;
+	__u64 kv_page_bytes;
+	__u64 swap_pages;
+	__u64 swap_max_pages;
+	__u64 now_ns;
+	__u64 start_ns;
+	__u64 fingerprint;
+	__u64 weight_bytes;
+	__u64 submitted;
+	__u64 refused;
+	__u64 done;
+	__u64 cancelled;
+	__u64 failed;
+	__u64 preempted;
+	__u64 prompt_tokens;
+	__u64 cached_tokens;
+	__u64 computed_tokens;
+	__u64 recomputed_tokens;
+	__u64 generated_tokens;
+	__u64 evicted_tokens;
+	__u64 swapped_out;
+	__u64 swapped_in;
+	__u64 steps;
+	__u64 step_ns;
+	__u64 forward_ns;
+	__u64 sample_ns;
+	__u64 swap_ns;
+	__u8 device[LLM_NAME_MAX];
+	__u8 model[LLM_NAME_MAX];
+	__u8 backend[LLM_NAME_MAX];
+};
+
+/* llm_status_session.state: of its first unfinished request */
+#define LLM_SESSION_IDLE      0 /* has none */
+#define LLM_SESSION_WAITING   1 /* has not begun */
+#define LLM_SESSION_PREFILL   2 /* its prompt is computed */
+#define LLM_SESSION_DECODE    3 /* its answer is generated */
+#define LLM_SESSION_PARKED    4 /* nobody reads its events, or it may not go faster */
+#define LLM_SESSION_PREEMPTED 5 /* has begun, had to give up its place */
+
+/**
+ * struct llm_status_session - one session, behind struct llm_status
+ * @number: in the backend's log; 0: it has asked nothing yet
+ * @opened_ns: when it was opened
+ * @request_ns: when its first unfinished request was taken; 0: it has none
+ * @uid: of the opener
+ * @pid: likewise
+ * @state: LLM_SESSION_*
+ * @requests: unfinished ones
+ * @tokens: of the conversation that are computed and kept
+ * @pages: of the KV cache that they are kept in
+ * @generated: tokens of the running answer so far
+ * @priority: of the first unfinished request
+ * @principal: label of the last request, padded with zeroes; all zero: none was given
+ */
+struct llm_status_session {
+	__u64 number;
+	__u64 opened_ns;
+	__u64 request_ns;
+	__u32 uid;
+	__s32 pid;
+	__u32 state;
+	__u32 requests;
+	__u32 tokens;
+	__u32 pages;
+	__u32 generated;
+	__s32 priority;
+	__u8 principal[LLM_PRINCIPAL_MAX];
+};
+
 /* ---- control file ---------------------------------------------------------------------------------- */
 
 /**
@@ -405,6 +551,7 @@ struct llm_device_name {
 #define LLM_MSG_QUIESCE       6 /* struct llm_msg_quiesce: finish or not, then close the backend file */
 #define LLM_MSG_REPLAY_END    7 /* none: what follows is new */
 #define LLM_MSG_QUERY         8 /* none: socket only; answered by LLM_EVENT_INFO */
+#define LLM_MSG_STATUS        9 /* none: socket only; answered by LLM_EVENT_STATUS */
 
 /* llm_msg.flags */
 #define LLM_MSG_F_REPLAY   (1U << 0) /* SESSION_OPEN, SUBMIT: known from an earlier backend */

@@ -513,7 +513,12 @@ ssize_t llmdev_read(struct llmdev *d, char *buf, size_t len)
 	return (ssize_t)n;
 }
 
-int llmdev_query(struct llmdev *d, struct llm_query *q, int timeout_ms)
+/*
+ * Asks the daemon something that is about no request: `question` (LLM_MSG_*), answered by one event
+ * of type `answer`, whose payload it returns; it is valid until the next call. NULL: *rc says why.
+ */
+static const void *ask_daemon(struct llmdev *d, uint32_t question, uint32_t answer, int timeout_ms,
+			      int *rc)
 {
 	uint64_t end = lib_now_ns() + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0) * 1000000u;
 	struct epoll_event ready;
@@ -521,39 +526,84 @@ int llmdev_query(struct llmdev *d, struct llm_query *q, int timeout_ms)
 	struct llm_event h;
 	uint64_t now;
 
-	d->error[0] = '\0';
-	if (d->dead)
-		return lib_error(d, -d->dead, "%s", d->death);
-	if (d->device)
-		return device_query(d, q);
-	if (d->n_pending || d->in_pos < d->in_len)
-		return lib_error(d, -EBUSY, "query: requests are running: ask before or after");
+	if (d->n_pending || d->in_pos < d->in_len) {
+		*rc = lib_error(d, -EBUSY, "query: requests are running: ask before or after");
+		return NULL;
+	}
 	connection_wanted(d);
 	connection_work(d);
-	if (connection_send(d, LLM_MSG_QUERY, 0, NULL, 0))
-		return lib_error(d, -ENOMEM, "query: no memory");
+	if (connection_send(d, question, 0, NULL, 0)) {
+		*rc = lib_error(d, -ENOMEM, "query: no memory");
+		return NULL;
+	}
 	while (!d->in_len && !d->dead) {
 		connection_work(d);
 		now = lib_now_ns();
 		if (d->in_len || d->dead)
 			break;
-		if (now >= end)
-			return lib_error(d, -ETIMEDOUT, "query: no answer from %s", d->where);
-		if (epoll_wait(d->epoll_fd, &ready, 1, (int)((end - now + 999999) / 1000000)) < 0)
-			return lib_error(d, -errno, "wait: %s", strerror(errno));
+		if (now >= end) {
+			*rc = lib_error(d, -ETIMEDOUT, "query: no answer from %s", d->where);
+			return NULL;
+		}
+		if (epoll_wait(d->epoll_fd, &ready, 1, (int)((end - now + 999999) / 1000000)) < 0) {
+			*rc = lib_error(d, -errno, "wait: %s", strerror(errno));
+			return NULL;
+		}
 	}
 	if (!d->dead && event_parse(d->in, d->in_len, &h, &payload) > 0) {
 		d->in_len = 0;
-		if (h.type == LLM_EVENT_INFO) {
-			memcpy(q, payload, sizeof(*q));
-			q->device[LLM_NAME_MAX - 1] = q->model[LLM_NAME_MAX - 1] = '\0';
-			return 0;
-		}
+		if (h.type == answer)
+			return payload;
 		if (h.type == LLM_EVENT_ERROR)
 			session_error(d, payload);
 	}
 	lib_die(d, EPROTO, "daemon: no answer to a query: it speaks another protocol");
-	return lib_error(d, -d->dead, "%s", d->death);
+	*rc = lib_error(d, -d->dead, "%s", d->death);
+	return NULL;
+}
+
+int llmdev_query(struct llmdev *d, struct llm_query *q, int timeout_ms)
+{
+	const void *answer;
+	int rc;
+
+	d->error[0] = '\0';
+	if (d->dead)
+		return lib_error(d, -d->dead, "%s", d->death);
+	if (d->device)
+		return device_query(d, q);
+	answer = ask_daemon(d, LLM_MSG_QUERY, LLM_EVENT_INFO, timeout_ms, &rc);
+	if (!answer)
+		return rc;
+	memcpy(q, answer, sizeof(*q));
+	q->device[LLM_NAME_MAX - 1] = q->model[LLM_NAME_MAX - 1] = '\0';
+	return 0;
+}
+
+int llmdev_status(struct llmdev *d, struct llm_status *s, struct llm_status_session *sessions,
+		  size_t max, int timeout_ms)
+{
+	const uint8_t *answer;
+	size_t n;
+	int rc;
+
+	d->error[0] = '\0';
+	if (d->dead)
+		return lib_error(d, -d->dead, "%s", d->death);
+	if (d->device)
+		return lib_error(d, -EOPNOTSUPP,
+				 "status: %s cannot tell: ask at the daemon's socket", d->path);
+	answer = ask_daemon(d, LLM_MSG_STATUS, LLM_EVENT_STATUS, timeout_ms, &rc);
+	if (!answer)
+		return rc;
+	/* Both may be longer than what this version knows (event_parse() checked that they fit). */
+	memcpy(s, answer, sizeof(*s));
+	s->device[LLM_NAME_MAX - 1] = s->model[LLM_NAME_MAX - 1] = '\0';
+	s->backend[LLM_NAME_MAX - 1] = '\0';
+	n = s->n_sessions < max ? s->n_sessions : max;
+	for (size_t i = 0; i < n; i++)
+		memcpy(&sessions[i], answer + s->size + i * s->session_size, sizeof(*sessions));
+	return (int)n;
 }
 
 int llmdev_fd(const struct llmdev *d)

@@ -146,6 +146,16 @@ struct llm_query;
 /* What is served and its limits; struct llm_query of llm.h. Waits up to timeout_ms. */
 int llmdev_query(struct llmdev *d, struct llm_query *q, int timeout_ms);
 
+struct llm_status;
+struct llm_status_session;
+/*
+ * What the daemon does: struct llm_status of llm.h, and up to `max` of the sessions that the caller
+ * may see; returns their number. Sockets only (-EOPNOTSUPP). On a handle that has asked nothing else
+ * yet it opens no conversation and takes no session's place, so it works where all are taken.
+ */
+int llmdev_status(struct llmdev *d, struct llm_status *s, struct llm_status_session *sessions,
+		  size_t max, int timeout_ms);
+
 /* The socket's path where none is given: $XDG_RUNTIME_DIR/llmdev/NAME.sock, or without that
  * variable /run/llmdev/NAME.sock. */
 void llmdev_default_socket(char *path, size_t len, const char *name);

@@ -175,6 +175,7 @@ int msg_parse(struct msg *m, const void *buf, size_t len, struct err *e)
 	case LLM_MSG_RESUME:
 	case LLM_MSG_REPLAY_END:
 	case LLM_MSG_QUERY:
+	case LLM_MSG_STATUS:
 		return parse_body(NULL, 0, p, end, "message", e);
 	}
 	return err_set(e, -EOPNOTSUPP, "message.type: %u: unknown", h.type);
@@ -257,6 +258,7 @@ int64_t event_parse(const void *buf, size_t len, struct llm_event *h, const void
 	struct llm_text text;
 	struct llm_done done;
 	struct llm_error error;
+	struct llm_status status;
 	bool ok = false;
 
 	if (len < sizeof(*h))
@@ -294,6 +296,14 @@ int64_t event_parse(const void *buf, size_t len, struct llm_event *h, const void
 		break;
 	case LLM_EVENT_INFO:
 		ok = h->length >= sizeof(struct llm_query);
+		break;
+	case LLM_EVENT_STATUS:
+		if (h->length < sizeof(status))
+			break;
+		memcpy(&status, p, sizeof(status));
+		ok = status.size >= sizeof(status) && status.size % 8 == 0 &&
+		     status.session_size >= sizeof(struct llm_status_session) &&
+		     status.size + (uint64_t)status.n_sessions * status.session_size == h->length;
 		break;
 	}
 	if (!ok)

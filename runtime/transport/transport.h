@@ -35,7 +35,7 @@ struct socket_opts {
 	size_t max_message; /* bytes of one message */
 	size_t max_events; /* event bytes held for a reader; at least 2 * LLM_EVENT_MAX */
 	int max_channels; /* connections; more are told ENOSPC and closed */
-	size_t max_input;     /* bytes of messages that are arriving, all channels together */
+	size_t max_input; /* bytes of messages that are arriving, all channels together */
 };
 
 /*
