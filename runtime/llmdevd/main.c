@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -23,6 +24,10 @@
 #include "lib/llmdev.h"
 #include "llmdevd/serve.h"
 
+#define MAX_BATCH     1024
+#define DEFAULT_BATCH 32
+#define OTHER_FILES   64 /* that are open beside the clients' */
+
 struct options {
 	struct engine_opts engine;
 	struct server_opts server;
@@ -31,22 +36,23 @@ struct options {
 };
 
 static const char usage_text[] =
-	"usage: llmdevd MODEL [--socket PATH] [--name NAME] [--pace N] [--drain SECONDS]\n"
-	"               [--limits LIST] [--verbose]\n"
+	"usage: llmdevd MODEL [--socket PATH] [--name NAME] [--batch N] [--pace N]\n"
+	"               [--drain SECONDS] [--limits LIST] [--verbose]\n"
 	"               " ENGINE_OPTIONS_USAGE "\n"
 	"\n"
 	"  MODEL            a directory (config.json and safetensors), a .gguf file, a cached "
 	"name\n"
 	"  --socket PATH    where clients connect\n"
 	"  --name NAME      the device's name (llm0)\n"
+	"  --batch N        requests that run at once (32); others wait\n"
 	"  --pace N         at most N tokens a second for each request\n"
 	"  --drain SECONDS  how long running answers may take after SIGTERM (5)\n"
-	"  --limits LIST    name=value,... of: prompt (4M) bytes of one request; requests (16) "
-	"that\n"
-	"                   wait in a session; sessions (256); events (256K) bytes held for a\n"
-	"                   reader; park (60) seconds that it may leave them; transcript (16M)\n"
-	"                   bytes of a conversation that a client may bring back; queue (256M)\n"
-	"                   bytes of all requests that wait or run\n"
+	"  --limits LIST    name=value,... of: prompt (4M) bytes of one request; unfinished\n"
+	"                   requests: requests (16) of a session, principal (64), uid (256) of\n"
+	"                   one, waiting (1024) of all; queue (256M) bytes of those; sessions\n"
+	"                   (256); events (256K) bytes held for a reader; park (60) seconds that\n"
+	"                   it may leave them; transcript (16M) bytes of a conversation that a\n"
+	"                   client may bring back\n"
 	"  --verbose        log sessions and requests too\n";
 
 /* ---- small helpers -------------------------------------------------------------------------------- */
@@ -144,16 +150,43 @@ static bool parse_seconds(const char *s, double *out)
 	return !errno && end != s && !*end && *out >= 0 && *out <= 1e6;
 }
 
+static bool parse_count(const char *s, uint64_t max, int *out)
+{
+	uint64_t n;
+
+	if (!s || !parse_size(s, 1, max, &n))
+		return false;
+	*out = (int)n;
+	return true;
+}
+
 static int parse_limits(struct server_opts *o, char *list, struct err *e)
 {
-	enum { PROMPT, REQUESTS, SESSIONS, EVENTS, PARK, TRANSCRIPT, QUEUE };
-	char *const names[] = {
-		[PROMPT] = "prompt",	 [REQUESTS] = "requests",
-		[SESSIONS] = "sessions", [EVENTS] = "events",
-		[PARK] = "park",	 [TRANSCRIPT] = "transcript",
-		[QUEUE] = "queue",	 NULL,
+	enum {
+		PROMPT,
+		EVENTS,
+		TRANSCRIPT,
+		QUEUE,
+		REQUESTS,
+		PRINCIPAL,
+		UID,
+		WAITING,
+		SESSIONS,
+		PARK
 	};
-	uint64_t n = 0;
+	char *const names[] = {
+		[PROMPT] = "prompt",
+		[EVENTS] = "events",
+		[QUEUE] = "queue",
+		[TRANSCRIPT] = "transcript",
+		[REQUESTS] = "requests",
+		[PRINCIPAL] = "principal",
+		[UID] = "uid",
+		[WAITING] = "waiting",
+		[SESSIONS] = "sessions",
+		[PARK] = "park",
+		NULL,
+	};
 	double s = 0;
 	char *value;
 	bool ok;
@@ -166,12 +199,19 @@ static int parse_limits(struct server_opts *o, char *list, struct err *e)
 			ok = value && parse_size(value, 1, 1u << 30, &o->max_payload);
 			break;
 		case REQUESTS:
-			ok = value && parse_size(value, 1, 4096, &n);
-			o->max_requests = (int)n;
+			ok = parse_count(value, 4096, &o->max_requests);
+			break;
+		case PRINCIPAL:
+			ok = parse_count(value, 65536, &o->max_principal);
+			break;
+		case UID:
+			ok = parse_count(value, 65536, &o->max_uid);
+			break;
+		case WAITING:
+			ok = parse_count(value, 65536, &o->max_unfinished);
 			break;
 		case SESSIONS:
-			ok = value && parse_size(value, 1, 65536, &n);
-			o->max_sessions = (int)n;
+			ok = parse_count(value, 65536, &o->max_sessions);
 			break;
 		case EVENTS:
 			ok = value && parse_size(value, 1 << 16, 1u << 30, &o->max_events);
@@ -188,8 +228,8 @@ static int parse_limits(struct server_opts *o, char *list, struct err *e)
 			break;
 		default:
 			return err_set(e, -EINVAL,
-				       "--limits: `%s`: prompt, requests, sessions, events, park, "
-				       "transcript or queue",
+				       "--limits: `%s`: prompt, requests, principal, uid, waiting, "
+				       "queue, sessions, events, park or transcript",
 				       at);
 		}
 		if (!ok)
@@ -200,11 +240,21 @@ static int parse_limits(struct server_opts *o, char *list, struct err *e)
 	return 0;
 }
 
-enum { OPT_SOCKET = 1, OPT_NAME, OPT_PACE, OPT_DRAIN, OPT_LIMITS, OPT_VERBOSE, OPT_HELP };
+enum {
+	OPT_SOCKET = 1,
+	OPT_NAME,
+	OPT_BATCH,
+	OPT_PACE,
+	OPT_DRAIN,
+	OPT_LIMITS,
+	OPT_VERBOSE,
+	OPT_HELP
+};
 
 static const struct option long_options[] = {
 	{"socket", required_argument, NULL, OPT_SOCKET},
 	{"name", required_argument, NULL, OPT_NAME},
+	{"batch", required_argument, NULL, OPT_BATCH},
 	{"pace", required_argument, NULL, OPT_PACE},
 	{"drain", required_argument, NULL, OPT_DRAIN},
 	{"limits", required_argument, NULL, OPT_LIMITS},
@@ -234,6 +284,11 @@ static int take_option(struct options *o, int opt, char **argv, struct err *e)
 				       "--name: `%s`: 1 to 63 letters, digits, `.`, `_`, `-`",
 				       optarg);
 		o->server.device = optarg;
+		return 0;
+	case OPT_BATCH:
+		if (!parse_count(optarg, MAX_BATCH, &o->engine.max_seqs))
+			return err_set(e, -EINVAL, "--batch: `%s`: give 1 to %d requests", optarg,
+				       MAX_BATCH);
 		return 0;
 	case OPT_PACE:
 		if (!parse_seconds(optarg, &o->server.pace) || o->server.pace < 0.001)
@@ -268,6 +323,7 @@ static int parse_options(struct options *o, int argc, char **argv)
 
 	engine_options_default(&o->engine);
 	server_opts_default(&o->server);
+	o->engine.max_seqs = DEFAULT_BATCH;
 	o->drain_s = 5;
 	opterr = 0;
 	while ((opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
@@ -290,6 +346,9 @@ static int parse_options(struct options *o, int argc, char **argv)
 		llmdev_default_socket(o->socket, sizeof(o->socket), o->server.device);
 		make_parent(o->socket);
 	}
+	/* The two queues are one: what the daemon takes, the engine has room for. */
+	o->engine.max_waiting = o->server.max_unfinished;
+	o->server.max_batch = o->engine.max_seqs;
 	o->server.socket = o->socket;
 	o->server.log = log_line;
 	return -1;
@@ -315,6 +374,33 @@ static bool got_signal(int fd)
 	struct signalfd_siginfo si;
 
 	return read(fd, &si, sizeof(si)) == sizeof(si);
+}
+
+/* Every session is an open file: as many of them as the system allows, and no promise beyond. */
+static void fit_sessions(struct server_opts *o)
+{
+	struct rlimit l;
+	rlim_t want = (rlim_t)o->max_sessions + SERVER_SPARE_CHANNELS + OTHER_FILES;
+	char line[200];
+	int fit;
+
+	if (getrlimit(RLIMIT_NOFILE, &l))
+		return;
+	if (l.rlim_cur < l.rlim_max) {
+		l.rlim_cur = l.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &l))
+			getrlimit(RLIMIT_NOFILE, &l);
+	}
+	if (l.rlim_cur >= want)
+		return;
+	fit = (int)l.rlim_cur - SERVER_SPARE_CHANNELS - OTHER_FILES;
+	fit = fit > 1 ? fit : 1;
+	snprintf(line, sizeof(line),
+		 "--limits: sessions=%d: this process may open %llu files: taking %d: raise the "
+		 "limit on open files (LimitNOFILE=, ulimit -n)",
+		 o->max_sessions, (unsigned long long)l.rlim_cur, fit);
+	log_line(NULL, line);
+	o->max_sessions = fit;
 }
 
 /* While a model loads there is nothing to drain: a signal ends the program at once. */
@@ -363,6 +449,7 @@ int main(int argc, char **argv)
 	rc = parse_options(&o, argc, argv);
 	if (rc >= 0)
 		return rc;
+	fit_sessions(&o.server);
 	sigfd = open_signals();
 	if (sigfd < 0)
 		return fail("signalfd: not available");

@@ -16,14 +16,22 @@
 
 struct server;
 
+/* Connections beyond server_opts.max_sessions: for those that only ask for STATUS, and for those
+ * that are about to be told that there is no place. */
+#define SERVER_SPARE_CHANNELS 16
+
 struct server_opts {
 	const char *socket; /* path */
 	const char *device; /* name, for people */
 	uint64_t max_payload; /* bytes of one request's payload */
 	uint64_t max_events; /* event bytes held for a reader */
 	uint64_t max_transcript; /* bytes of payloads and ids that a session may replay */
-	uint64_t max_queue;             /* bytes of unfinished requests, all sessions together */
+	uint64_t max_queue; /* bytes of unfinished requests, all sessions together */
 	int max_requests; /* unfinished requests of one session */
+	int max_unfinished; /* of all sessions together; also the engine's queue should hold them */
+	int max_principal; /* of one principal */
+	int max_uid; /* of one uid, whatever the principals */
+	int max_batch; /* requests that the engine runs at once, for STATUS */
 	int max_sessions;
 	uint64_t park_ns; /* how long a client may leave its events unread */
 	double pace; /* tokens per second and request at most; 0: no limit */

@@ -21,11 +21,12 @@
 
 #include "transport/transport.h"
 
-#define PACKET_MAX   65536 /* the longest packet that is received */
-#define PACKETS_TURN 16 /* packets read from one channel before the others' turn */
-#define EPOLL_TURN   64
-#define IN_KEPT	     4096 /* of the message buffer of a channel that sends nothing */
-#define ACCEPTS_TURN 64 /* connections taken before those that are there have their turn */
+#define PACKET_MAX	65536 /* the longest packet that is received */
+#define PACKETS_TURN	16 /* packets read from one channel before the others' turn */
+#define EPOLL_TURN	64
+#define IN_KEPT		4096 /* of the message buffer of a channel that sends nothing */
+#define ACCEPTS_TURN	64 /* connections taken before those that are there have their turn */
+#define ACCEPT_PAUSE_MS 100 /* where the process or the machine has no file left */
 
 struct channel {
 	struct transport *t;
@@ -54,7 +55,7 @@ struct transport {
 	struct channel *channels;
 	int n_channels; /* those that are not dead */
 	size_t input; /* what their `in` takes together */
-	bool draining;
+	bool draining, accept_paused;
 	uint8_t *packet;
 };
 
@@ -328,7 +329,28 @@ static void channel_receive(struct channel *ch)
 
 /* ---- the listening socket ------------------------------------------------------------------------- */
 
-/* False when nobody waits to be accepted. */
+/*
+ * Nobody can be taken until others have gone, and the socket would say all the time that somebody
+ * waits: it is not asked for a while.
+ */
+static void pause_accepting(struct transport *t)
+{
+	struct epoll_event ev = {.data.ptr = &t->listen_fd};
+
+	epoll_ctl(t->epoll_fd, EPOLL_CTL_MOD, t->listen_fd, &ev);
+	t->accept_paused = true;
+}
+
+static void resume_accepting(struct transport *t)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &t->listen_fd};
+
+	if (t->accept_paused && t->listen_fd >= 0)
+		epoll_ctl(t->epoll_fd, EPOLL_CTL_MOD, t->listen_fd, &ev);
+	t->accept_paused = false;
+}
+
+/* False when nobody waits to be accepted, or nobody can be. */
 static bool accept_one(struct transport *t)
 {
 	struct epoll_event ev = {.events = EPOLLIN};
@@ -339,8 +361,11 @@ static bool accept_one(struct transport *t)
 	int fd, rc;
 
 	fd = accept4(t->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
-		return false;
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			pause_accepting(t);
+		return errno == ECONNABORTED;
+	}
 	ch = calloc(1, sizeof(*ch));
 	if (!ch || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len)) {
 		free(ch);
@@ -547,7 +572,12 @@ int transport_poll(struct transport *t, int64_t timeout_ns, struct err *e)
 		 : timeout_ns > INT64_C(1000000) * 86400000
 			 ? 86400000
 			 : (int)((timeout_ns + 999999) / 1000000);
-	int n = epoll_wait(t->epoll_fd, ev, EPOLL_TURN, ms);
+	int n;
+
+	if (t->accept_paused && (ms < 0 || ms > ACCEPT_PAUSE_MS))
+		ms = ACCEPT_PAUSE_MS;
+	n = epoll_wait(t->epoll_fd, ev, EPOLL_TURN, ms);
+	resume_accepting(t);
 
 	if (n < 0)
 		return errno == EINTR ? 0 : err_set(e, -errno, "epoll: %s", strerror(errno));

@@ -339,6 +339,7 @@ for o in others:
     o.send(ls.message(ls.QUERY))
     o.next()
 extra = ls.Client(path)
+extra.send(ls.message(ls.QUERY))
 ev = extra.next()
 check(ev is not None and ev.kind == ls.ERROR and ev.error == errno.ENOSPC and extra.next() is None,
       "more sessions than may be: ENOSPC, closed")

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inside of the daemon's core (serve.h): a server, its clients, their turns. Shared by turn.c
+ * (one request's life), client.c (sessions and their messages), limits.c (who may have how much
+ * unfinished), status.c and serve.c (the loop). One thread, no locks.
+ *
+ * A turn is one request from its SUBMIT to its terminal event. It outlives that event while the
+ * engine still holds its request: `ended` then says that nothing more may be posted. A client
+ * outlives its channel in the same way. Both go when the engine lets go (turn.c: ENGINE_DONE,
+ * ENGINE_ERROR).
+ */
+#ifndef LLMDEV_SERVER_INTERNAL_H
+#define LLMDEV_SERVER_INTERNAL_H
+
+#include <stdbool.h>
+
+#include "llmdevd/conversation.h"
+#include "llmdevd/limits.h"
+#include "llmdevd/payload.h"
+#include "llmdevd/serve.h"
+#include "transport/transport.h"
+
+/* Those that may stay; the longest-standing one makes way for the next. The other half: those that
+ * were told to go, but are not gone yet. */
+#define SPARE_CLIENTS (SERVER_SPARE_CHANNELS / 2)
+
+struct turn {
+	struct client *cl;
+	struct turn *next;
+	uint64_t id, seq, deadline_ns;
+	uint64_t bytes; /* of its SUBMIT */
+	struct charge charge; /* whose limits it counts against, until it is freed */
+	uint64_t principal; /* whose share of the engine it uses, and who may share its prefixes */
+	int priority;
+	uint32_t format, max_tokens;
+	char *text; /* the payload; freed once it is read */
+	size_t text_len;
+	struct payload payload;
+	struct llm_resume resume; /* as replayed, or as posted with STARTED */
+	struct ids answer; /* posted by an earlier daemon, then generated here */
+	uint64_t posted_bytes; /* text posted with those */
+	bool started; /* STARTED is out, here or by an earlier daemon */
+	bool ended; /* its terminal event is out, or nobody wants it */
+	struct request *rq; /* NULL: waits for its turn */
+	bool park_reader, park_pace;
+	uint64_t submit_ns, parked_ns, pace_ns;
+};
+
+struct client {
+	struct server *sv;
+	struct client *prev, *next;
+	struct channel *ch; /* NULL: gone */
+	uint64_t number; /* of the session, in log lines; 0: nothing was asked yet */
+	bool placed; /* one of the `sessions` places is its; else it is among the spare ones */
+	uint64_t opened_ns;
+	char label[LLM_PRINCIPAL_MAX]; /* the last request's principal, padded with zeroes */
+	struct session *session;
+	struct conversation conv;
+	struct turn *turns, **tail; /* in order; only the first can run */
+	int n_turns; /* that still owe a terminal event */
+	uint64_t last_id, transcript;
+	bool replay_over;
+	const char *lost; /* why the conversation cannot be continued */
+};
+
+struct server {
+	struct server_opts o;
+	struct engine *en;
+	const struct engine_info *info;
+	struct sampling sampling;
+	struct transport *t;
+	struct client *clients;
+	struct client *spare[SPARE_CLIENTS]; /* a ring: the next one takes spare[next_spare] */
+	int next_spare;
+	int n_sessions; /* clients with a place */
+	uint64_t n_opened, template_hash, start_ns;
+	uint64_t queue; /* bytes that all turns were given */
+	struct limits limits;
+	uint64_t refused; /* requests, by a limit of the daemon's */
+	int log_room; /* lines about failures that may still be logged now */
+	uint64_t log_ns; /* when that was last looked at */
+	unsigned int log_left_out;
+	bool step_owed; /* a cancelled request ends in the next step */
+	bool reap_owed; /* a client without a channel lost its last turn */
+	bool draining;
+	uint64_t drain_ns;
+};
+
+/* ---- serve.c -------------------------------------------------------------------------------------- */
+
+/* CLOCK_MONOTONIC */
+uint64_t now_ns(void);
+__attribute__((format(printf, 2, 3))) void say(struct server *sv, const char *fmt, ...);
+/*
+ * The same for what clients can bring about as often as they like: some lines at once, then a few a
+ * second, and how many were left out.
+ */
+__attribute__((format(printf, 2, 3))) void say_failure(struct server *sv, const char *fmt, ...);
+
+/* ---- client.c ------------------------------------------------------------------------------------- */
+
+extern const struct transport_handler client_handler; /* its ctx: struct server */
+/* Starts the session's first waiting turn, if none runs. */
+void client_next(struct client *cl);
+/* Frees those that have no channel and no turns any more. */
+void clients_reap(struct server *sv);
+
+/* ---- turn.c --------------------------------------------------------------------------------------- */
+
+/* Bytes that a SUBMIT counts against the limit `queue`. */
+uint64_t submit_bytes(const struct msg *m);
+/* Takes over *charge. NULL: no memory, *charge stays the caller's. The caller links it. */
+struct turn *turn_new(struct client *cl, const struct msg *m, uint64_t principal,
+		      struct charge *charge);
+/* Out of its client's list, and gone. The engine must not hold it. */
+void turn_remove(struct turn *t);
+/* A finished one, told as history: takes it into the conversation, frees it. Not in the list. */
+void turn_remember(struct turn *t);
+/* The turn's time has come. On failure its error is posted and -errno returned. */
+int turn_start(struct turn *t);
+/* Ends it as cancelled: at once if the engine does not have it (and drops it), else soon. */
+void turn_cancel(struct turn *t);
+/* Nobody is left to read. True: the engine still holds it; else it was dropped. */
+bool turn_abandon(struct turn *t);
+/* A limit of time was met. The client's list may change. */
+void turn_expire(struct turn *t, int error, const char *sentence);
+/* Tells the engine whether it may run. */
+void turn_park(struct turn *t);
+
+/* ---- status.c ------------------------------------------------------------------------------------- */
+
+/* Answers LLM_MSG_STATUS. */
+void status_post(struct client *cl);
+
+#endif
