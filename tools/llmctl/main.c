@@ -16,6 +16,7 @@ static const struct command {
 	{"run", cmd_run, "generate from a model, in this process"},
 	{"chat", cmd_chat, "talk with a model or a running daemon"},
 	{"ask", cmd_ask, "one question to a running daemon"},
+	{"status", cmd_status, "what a running daemon does"},
 	{"logits", cmd_logits, "the logits after given token ids, as JSON"},
 	{"tokenize", cmd_tokenize, "text to token ids"},
 	{"inspect", cmd_inspect, "what a model is, needs, and can reach on this machine"},
