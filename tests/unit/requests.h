@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a request told, for tests of the engine: ids, hashes of the logits they were drawn from, text,
+ * and whether its events came in an order that a client can live with.
+ */
+#ifndef LLMDEV_TEST_REQUESTS_H
+#define LLMDEV_TEST_REQUESTS_H
+
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fnv.h"
+#include "engine/engine_internal.h"
+
+#define TOLD_TOKENS 320
+#define TOLD_BYTES  8192
+
+/* A stream of random numbers of its own: rand() is shared and differs between C libraries. */
+struct rng {
+	uint64_t x;
+};
+
+static inline uint64_t rng_next(struct rng *r)
+{
+	uint64_t x = r->x += 0x9e3779b97f4a7c15ull;
+
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+	return x ^ x >> 31;
+}
+
+/* 0 .. n-1 */
+static inline int rng_below(struct rng *r, int n)
+{
+	return (int)(rng_next(r) % (uint64_t)n);
+}
+
+/* from .. to */
+static inline int rng_range(struct rng *r, int from, int to)
+{
+	return from + rng_below(r, to - from + 1);
+}
+
+static inline bool rng_chance(struct rng *r, int percent)
+{
+	return rng_below(r, 100) < percent;
+}
+
+struct told {
+	int32_t id[TOLD_TOKENS];
+	uint64_t hash[TOLD_TOKENS]; /* of the logits that id was drawn from */
+	int bytes[TOLD_TOKENS]; /* text given out up to and including that id */
+	int n, len;
+	char text[TOLD_BYTES];
+	int started, ended;
+	enum engine_event_kind end; /* DONE or ERROR */
+	enum engine_finish finish;
+	int error;
+	int prompt_tokens, cached_tokens, completion_tokens;
+	const char *disorder; /* what came out of order, NULL */
+};
+
+static inline void told_event(struct told *t, int vocab, const struct engine_event *ev)
+{
+	if (t->ended)
+		t->disorder = "an event after the last";
+	if (ev->kind == ENGINE_TOKEN && !t->started)
+		t->disorder = "a token before the start";
+	if ((ev->kind == ENGINE_TOKEN || ev->kind == ENGINE_DONE) && ev->text_len) {
+		if (t->len + ev->text_len > sizeof(t->text)) {
+			t->disorder = "more text than the test can hold";
+			return;
+		}
+		memcpy(t->text + t->len, ev->text, ev->text_len);
+		t->len += (int)ev->text_len;
+	}
+	switch (ev->kind) {
+	case ENGINE_STARTED:
+		if (t->started++)
+			t->disorder = "it started twice";
+		break;
+	case ENGINE_PROGRESS:
+		if (ev->done < 0 || ev->done > ev->total)
+			t->disorder = "progress beyond the prompt";
+		break;
+	case ENGINE_TOKEN:
+		if (t->n == TOLD_TOKENS) {
+			t->disorder = "more tokens than the test can hold";
+			return;
+		}
+		t->hash[t->n] = fnv1a(FNV_START, ev->logits, vocab * sizeof(*ev->logits));
+		t->bytes[t->n] = t->len;
+		t->id[t->n++] = ev->id;
+		break;
+	case ENGINE_DONE:
+	case ENGINE_ERROR:
+		t->ended++;
+		t->end = ev->kind;
+		t->finish = ev->finish;
+		t->error = ev->error;
+		t->prompt_tokens = ev->prompt_tokens;
+		t->cached_tokens = ev->cached_tokens;
+		t->completion_tokens = ev->completion_tokens;
+		break;
+	}
+}
+
+#endif
