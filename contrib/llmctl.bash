@@ -19,6 +19,15 @@ _llmctl() {
 		mapfile -t COMPREPLY < <(compgen -W 'f32 bf16 fp8' -- "$cur")
 		return
 		;;
+	--prefix-cache)
+		mapfile -t COMPREPLY < <(compgen -W 'off' -- "$cur")
+		return
+		;;
+	--swap)
+		compopt -o filenames 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		return
+		;;
 	esac
 	if [[ $cur == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(llmctl "$command" --help 2>&1 |

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "engine/engine_options.h"
 
 void engine_options_default(struct engine_opts *o)
@@ -25,8 +26,44 @@ static int whole(int *out, const char *option, const char *arg, long max, struct
 	return 1;
 }
 
+static int prefix_cache(struct engine_opts *o, const char *arg, struct err *e)
+{
+	uint64_t bytes;
+
+	if (!strcmp(arg, "off") || !strcmp(arg, "0")) {
+		o->prefix_bytes = -1;
+		return 1;
+	}
+	if (!size_parse(arg, &bytes) || !bytes || bytes > INT64_MAX)
+		return err_set(e, -EINVAL,
+			       "--prefix-cache: `%s`: give a size, such as 512M, or off", arg);
+	o->prefix_bytes = (int64_t)bytes;
+	return 1;
+}
+
+/* DIR[:SIZE]. A colon that no size follows is the directory's. */
+static int swap(struct engine_opts *o, const char *arg, struct err *e)
+{
+	const char *colon = strrchr(arg, ':');
+	uint64_t bytes = 0;
+
+	if (colon && !size_parse(colon + 1, &bytes))
+		colon = NULL;
+	if (!*arg || colon == arg || (colon && !bytes))
+		return err_set(e, -EINVAL,
+			       "--swap: `%s`: give DIRECTORY or DIRECTORY:SIZE, such as "
+			       "/var/tmp:16G",
+			       arg);
+	o->swap_dir = arg;
+	o->swap_dir_len = colon ? (size_t)(colon - arg) : 0;
+	o->swap_bytes = bytes;
+	return 1;
+}
+
 int engine_option(struct engine_opts *o, int opt, const char *arg, struct err *e)
 {
+	uint64_t bytes;
+
 	switch (opt) {
 	case ENGINE_OPT_BACKEND:
 		if (strcmp(arg, "auto") && strcmp(arg, "cpu") && strcmp(arg, "ref"))
@@ -50,6 +87,15 @@ int engine_option(struct engine_opts *o, int opt, const char *arg, struct err *e
 		return whole(&o->chunk, "--chunk", arg, 1 << 20, e);
 	case ENGINE_OPT_CTX:
 		return whole(&o->ctx, "--ctx", arg, 1 << 30, e);
+	case ENGINE_OPT_KV_SIZE:
+		if (!size_parse(arg, &bytes) || !bytes || bytes > SIZE_MAX / 2)
+			return err_set(e, -EINVAL, "--kv-size: `%s`: give a size, such as 4G", arg);
+		o->kv_bytes = bytes;
+		return 1;
+	case ENGINE_OPT_PREFIX_CACHE:
+		return prefix_cache(o, arg, e);
+	case ENGINE_OPT_SWAP:
+		return swap(o, arg, e);
 	}
 	return 0;
 }

@@ -18,6 +18,9 @@ enum {
 	ENGINE_OPT_KV_TYPE,
 	ENGINE_OPT_CHUNK,
 	ENGINE_OPT_CTX,
+	ENGINE_OPT_KV_SIZE,
+	ENGINE_OPT_PREFIX_CACHE,
+	ENGINE_OPT_SWAP,
 };
 
 /* clang-format off */
@@ -27,16 +30,19 @@ enum {
 	{"exact", no_argument, NULL, ENGINE_OPT_EXACT},                                            \
 	{"kv-type", required_argument, NULL, ENGINE_OPT_KV_TYPE},                                  \
 	{"chunk", required_argument, NULL, ENGINE_OPT_CHUNK},                                      \
-	{"ctx", required_argument, NULL, ENGINE_OPT_CTX}
+	{"ctx", required_argument, NULL, ENGINE_OPT_CTX},                                          \
+	{"kv-size", required_argument, NULL, ENGINE_OPT_KV_SIZE},                                  \
+	{"prefix-cache", required_argument, NULL, ENGINE_OPT_PREFIX_CACHE},                        \
+	{"swap", required_argument, NULL, ENGINE_OPT_SWAP}
 /* clang-format on */
 
 #define ENGINE_OPTIONS_USAGE                                                                       \
 	"[--backend auto|cpu|ref] [--threads N] [--exact] [--kv-type f32|bf16|fp8] [--chunk N] "   \
-	"[--ctx N]"
+	"[--ctx N] [--kv-size SIZE] [--prefix-cache SIZE|off] [--swap DIR[:SIZE]]"
 
 /* Everything unset: what engine_open() takes as its defaults. */
 void engine_options_default(struct engine_opts *o);
-/* 1: taken; 0: not one of ENGINE_OPTIONS; -EINVAL: bad value. */
+/* 1: taken; 0: not one of ENGINE_OPTIONS; -EINVAL: bad value. Keeps `arg` where it is text. */
 int engine_option(struct engine_opts *o, int opt, const char *arg, struct err *e);
 
 #endif
