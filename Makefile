@@ -63,6 +63,8 @@ CPPFLAGS += -D_GNU_SOURCE -Iruntime -I. -Iuapi
 override CFLAGS += -std=gnu11 $(WARN) -fno-strict-aliasing -ffp-contract=off -pthread $(SANFLAGS)
 LDLIBS   += -luring -lnuma -ljansson -lpcre2-8 -lm -lpthread
 LDFLAGS  += $(SANFLAGS)
+# libcurl is optional: without it `llmctl bench serve` has no --url.
+CURL     := $(shell $(CC) $(CPPFLAGS) -include curl/curl.h -x c -E /dev/null >/dev/null 2>&1 && echo -lcurl)
 
 # ---- sources --------------------------------------------------------------------------------------
 
@@ -108,6 +110,8 @@ changed = @mkdir -p $(@D); echo '$(1)' | cmp -s - $@ || echo '$(1)' >$@
 FORCE:
 $(O)/.flags: FORCE
 	$(call changed,$(CC) $(CPPFLAGS) $(CFLAGS))
+$(O)/.curl: FORCE
+	$(call changed,$(CURL))
 $(O)/.sources: FORCE
 	$(call changed,$(RT_SRC) $(LIB_SRC) $(DAEMON_SRC) $(CTL_SRC) $(LDFLAGS) $(LDLIBS))
 
@@ -116,6 +120,8 @@ $(O)/%.o: %.c $(O)/.flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(isa) -MMD -MP -c -o $@ $<
 
+$(O)/tools/llmctl/bench_http.o: $(O)/.curl
+$(O)/tools/llmctl/bench_http.o: override CPPFLAGS += $(if $(CURL),-DHAVE_LIBCURL)
 $(O)/kernels/cpu/%_avx2.o: isa = $(ISA_avx2)
 $(O)/kernels/cpu/%_avx512.o: isa = $(ISA_avx512)
 $(O)/kernels/cpu/%_neon.o: isa = $(ISA_neon)
@@ -144,7 +150,7 @@ endef
 $(O)/llmdevd: $(call obj,$(DAEMON_SRC)) $(DEV_LIB) $(RT_LIB)
 	$(link)
 $(O)/llmctl: $(call obj,$(CTL_SRC)) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
-	$(link) -ledit
+	$(link) -ledit $(CURL)
 $(O)/tests/test_%: $(O)/tests/unit/test_%.o $(CTL_LIB) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
 	$(link)
 

@@ -6,7 +6,8 @@
  *   prefill  a prompt of 128 tokens, to its first generated token
  *   load     the weights from the files to their place; beside it fio on the same files
  *
- * One run warms up, then --runs are timed; the result is their median.
+ * One run warms up, then --runs are timed; the result is their median. `bench serve` is a command
+ * of its own (cmd_bench_serve.c).
  */
 #include <errno.h>
 #include <spawn.h>
@@ -21,7 +22,8 @@
 
 #define USAGE                                                                                      \
 	"bench load|decode|prefill MODEL [--json] [--runs N] [-n TOKENS] "                         \
-	"[--no-fio] " CTL_COMMON_USAGE
+	"[--no-fio] " CTL_COMMON_USAGE "\n"                                                        \
+	"       llmctl bench serve ...: many requests to a running server; see `llmctl bench serve --help`"
 
 #define MAX_RUNS    100
 #define FIO_BLOCK   "1M"
@@ -442,8 +444,11 @@ int cmd_bench(int argc, char **argv)
 	struct engine *en = NULL;
 	struct bench b;
 	struct err e;
-	int rc = parse(&b, argc, argv);
+	int rc;
 
+	if (argc > 1 && !strcmp(argv[1], "serve"))
+		return cmd_bench_serve(argc - 1, argv + 1);
+	rc = parse(&b, argc, argv);
 	if (rc)
 		return rc;
 	if (model_resolve(b.opts.model, path, &e))
