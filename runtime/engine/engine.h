@@ -120,8 +120,9 @@ struct request_params {
 	struct session *session;        /* NULL: a fresh context that ends with the request */
 	const int32_t *prompt;          /* copied */
 	size_t n_prompt;                /* >= 1 */
-	const uint8_t *generated;       /* [n_prompt] 1: the model generated it in an earlier turn;
-					 * NULL: none. Counts only where backend->split_classes */
+	size_t n_history;               /* at most n_prompt: ids of earlier turns */
+	const uint8_t *generated;       /* [n_history] 1: the model generated it then; counts only
+					 * where backend->split_classes */
 	int max_tokens;                 /* 0: to the end of the context */
 	uint64_t principal;             /* on whose behalf: the engine's time is shared between
 					 * principals, cached prefixes within one only (the lower

@@ -84,6 +84,9 @@ static int check_params(const struct engine *en, const struct request_params *p,
 			       "prompt: %zu tokens: the context holds %d: shorten it or "
 			       "raise --ctx",
 			       p->n_prompt + p->n_posted, en->ctx);
+	if (p->n_history > p->n_prompt || (p->n_history && !p->generated))
+		return err_set(e, -EINVAL, "history: %zu ids, but the prompt has %zu", p->n_history,
+			       p->n_prompt);
 	if (p->max_tokens < 0)
 		return err_set(e, -EINVAL, "max_tokens: %d: negative", p->max_tokens);
 	if (p->priority < -20 || p->priority > 19)
@@ -113,8 +116,8 @@ static int copy_prompt(struct request *r, const struct request_params *p)
 	r->prompt_generated = calloc(n, 1);
 	if (!r->prompt_generated)
 		return -ENOMEM;
-	if (p->generated)
-		memcpy(r->prompt_generated, p->generated, p->n_prompt);
+	if (p->n_history)
+		memcpy(r->prompt_generated, p->generated, p->n_history);
 	memset(r->prompt_generated + p->n_prompt, 1, p->n_posted);
 	return 0;
 }

@@ -14,6 +14,7 @@ void conversation_init(struct conversation *c, const struct tokenizer *t, enum c
 void conversation_free(struct conversation *c)
 {
 	ids_free(&c->ids);
+	free(c->generated);
 	*c = (struct conversation){0};
 }
 
@@ -79,8 +80,22 @@ int conversation_start(const struct conversation *c, const struct chat_msg *msgs
 
 int conversation_commit(struct conversation *c, struct ids *prompt, const int32_t *answer, size_t n)
 {
-	if (append(prompt, answer, n))
+	size_t asked = prompt->n, kept = c->ids.n;
+	uint8_t *generated;
+
+	/* A prompt that does not continue what was said before is all new. */
+	if (kept > asked || (kept && memcmp(prompt->v, c->ids.v, kept * sizeof(*prompt->v))))
+		kept = 0;
+	generated = calloc(asked + n + 1, 1);
+	if (!generated || append(prompt, answer, n)) {
+		free(generated);
 		return -ENOMEM;
+	}
+	if (kept)
+		memcpy(generated, c->generated, kept);
+	memset(generated + asked, 1, n);
+	free(c->generated);
+	c->generated = generated;
 	ids_free(&c->ids);
 	c->ids = *prompt;
 	*prompt = (struct ids){0};

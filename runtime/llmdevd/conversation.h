@@ -17,6 +17,7 @@ struct conversation {
 	const struct tokenizer *t;
 	enum chat_format format;
 	struct ids ids;
+	uint8_t *generated; /* [ids.n] 1: by the model */
 	bool open; /* the last answer's turn is not closed yet */
 	bool stopped; /* ... and its ids end in the token that closes it */
 };

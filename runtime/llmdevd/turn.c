@@ -366,6 +366,8 @@ static int turn_submit(struct turn *t, struct err *e)
 		.session = t->payload.kind == PAYLOAD_PROMPT ? NULL : t->cl->session,
 		.prompt = t->payload.prompt.v,
 		.n_prompt = t->payload.prompt.n,
+		.n_history = t->payload.kind == PAYLOAD_TURN ? t->cl->conv.ids.n : 0,
+		.generated = t->cl->conv.generated,
 		.max_tokens = t->payload.max_tokens,
 		.principal = t->principal,
 		.priority = t->priority,

@@ -141,6 +141,8 @@ int local_ask(struct local *l, const char *text, size_t len, int max_tokens)
 	rc = conversation_turn(&l->conv, text, len, &prompt, &e);
 	p.prompt = prompt.v;
 	p.n_prompt = prompt.n;
+	p.n_history = l->conv.ids.n;
+	p.generated = l->conv.generated;
 	if (!rc)
 		rc = engine_submit(l->en, &p, &r, &e);
 	while (!rc && !l->done) {
