@@ -308,6 +308,7 @@ void engine_stats(const struct engine *en, struct engine_stats *st)
 	st->kv_page_bytes = en->kv.page_bytes;
 	st->swap_pages = kv.swap_pages;
 	st->swap_max_pages = kv.swap_max_pages;
+	st->swap_error = kv.swap_error;
 	st->swapped_out = kv.swapped_out;
 	st->swapped_in = kv.swapped_in;
 	st->ns_swap = kv.ns_swap;

@@ -186,6 +186,7 @@ struct engine_stats {
 	int kv_held, kv_cached, kv_free;        /* by sessions; by the prefix cache alone */
 	uint64_t kv_page_bytes;
 	uint64_t swap_pages, swap_max_pages;    /* in the swap file */
+	const char *swap_error;                 /* why the swap file was given up; NULL: it was not */
 	/* requests */
 	uint64_t submitted, refused, done, cancelled, failed;
 	uint64_t preempted;                     /* times that a request had to let go of its place */

@@ -190,9 +190,8 @@ static int32_t *ids_of(const struct kv_cache *kv, int32_t page)
 	return kv->page_ids + (size_t)page * KV_PAGE_TOKENS;
 }
 
-/* A page, or a slot of the swap file. */
-static int32_t find(const struct kv_cache *kv, uint64_t parent, const int32_t *ids,
-		    uint64_t generated)
+int32_t kv_look(const struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS],
+		uint64_t generated)
 {
 	int32_t i = kv->bucket[bucket_of(kv, parent, ids, generated)];
 
@@ -427,7 +426,7 @@ void kv_put_page(struct kv_cache *kv, int32_t page)
 int32_t kv_find(const struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS],
 		uint64_t generated)
 {
-	int32_t i = find(kv, parent, ids, generated);
+	int32_t i = kv_look(kv, parent, ids, generated);
 
 	return i < kv->n_pages ? i : -1;
 }
@@ -435,7 +434,7 @@ int32_t kv_find(const struct kv_cache *kv, uint64_t parent, const int32_t ids[KV
 int32_t kv_take(struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS],
 		uint64_t generated)
 {
-	int32_t i = find(kv, parent, ids, generated);
+	int32_t i = kv_look(kv, parent, ids, generated);
 
 	if (i >= kv->n_pages)
 		i = read_back(kv, i);
@@ -449,7 +448,7 @@ int32_t kv_take(struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_
 void kv_publish(struct kv_cache *kv, int32_t page, uint64_t parent,
 		const int32_t ids[KV_PAGE_TOKENS], uint64_t generated)
 {
-	int32_t slot = find(kv, parent, ids, generated);
+	int32_t slot = kv_look(kv, parent, ids, generated);
 
 	if (slot >= kv->n_pages) { /* it was computed again rather than read */
 		list_remove(kv, &kv->swapped, slot);

@@ -135,7 +135,13 @@ uint64_t kv_root(uint64_t principal);
  */
 int32_t kv_find(const struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS],
 		uint64_t generated);
-/* The same with a reference, and read back from the swap file if it is there; -1: none, or no room. */
+/*
+ * The same, but also what is only in the swap file (an index behind the pool's pages): to ask for its
+ * serial or its snapshot before it is worth reading back.
+ */
+int32_t kv_look(const struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS],
+		uint64_t generated);
+/* The same as kv_find() with a reference, and read back from the swap file if it is there; -1: none, or no room. */
 int32_t kv_take(struct kv_cache *kv, uint64_t parent, const int32_t ids[KV_PAGE_TOKENS],
 		uint64_t generated);
 /*
@@ -157,7 +163,7 @@ void kv_copy_page(struct kv_cache *kv, int32_t to, int32_t from);
  * page; replaces an earlier one. False: there are no places. Taking the page counts as using it.
  */
 bool kv_snapshot_put(struct kv_cache *kv, int32_t page, const void *state);
-/* NULL: there is none. Valid until the next call that puts a snapshot, or lets the page go. */
+/* Of a page, or of what kv_look() gave. NULL: there is none. Valid until the next call that puts a snapshot, or lets the page go. */
 const void *kv_snapshot(const struct kv_cache *kv, int32_t page);
 
 static inline int kv_pages_for(int tokens)

@@ -240,7 +240,7 @@ static int snapshot_within(const struct session *s, const int32_t *ids, const ui
 
 	for (int i = from; (i + 1) * KV_PAGE_TOKENS <= n; i++) {
 		int32_t page =
-			kv_find(kv, parent, ids + i * KV_PAGE_TOKENS, class_bits(generated, i));
+			kv_look(kv, parent, ids + i * KV_PAGE_TOKENS, class_bits(generated, i));
 
 		if (page < 0)
 			break;

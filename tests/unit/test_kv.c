@@ -311,11 +311,17 @@ static bool page_holds(struct kv_cache *kv, int page, uint64_t content)
 static void compare_thing(struct model *m, struct thing *t)
 {
 	int32_t ids[KV_PAGE_TOKENS];
-	int page;
+	int page, seen;
 
 	ids_of(t->variant, ids);
 	page = kv_find(&m->kv, t->parent, ids, t->class);
 	differ(m, "found in the pool", page >= 0, t->where == POOL);
+	seen = kv_look(&m->kv, t->parent, ids, t->class);
+	differ(m, "seen", seen >= 0, 1);
+	if (seen >= 0) {
+		differ(m, "serial seen", (long long)m->kv.page[seen].serial, (long long)t->serial);
+		differ(m, "snapshot seen", kv_snapshot(&m->kv, seen) != NULL, t->t_snapshot != 0);
+	}
 	if (page < 0 || t->where != POOL)
 		return;
 	differ(m, "page", page, t->page);
