@@ -627,9 +627,22 @@ INLINE float kv_at(const void *base, int64_t at, const enum cpu_kv type)
 				   : ((const float *)base)[at];
 }
 
+/*
+ * A page's blocks are too short for the hardware to fetch ahead: V is fetched (to L2) while the scores
+ * are computed, the next page's K while the values are. They are equally large, so that it goes line
+ * by line: `at` is what is being read of this block, and is fetched of the block `ahead`.
+ */
+INLINE void attn_fetch(const void *ahead, int64_t at, const enum cpu_kv type)
+{
+	const int size = type == CPU_KV_F32 ? 4 : type == CPU_KV_BF16 ? 2 : 1;
+
+	UNROLL for (int i = 0; i < ATTN_SPAN * size; i += 64)
+		__builtin_prefetch((const char *)ahead + at * size + i, 0, 2);
+}
+
 /* s[r][64] = q K^T for the positions below `end`; lanes are positions. */
-INLINE void attn_scores_r(const struct attn_page *p, const float *q, float *s, int end,
-			  const enum cpu_kv type, const int r)
+INLINE void attn_scores_r(const struct attn_page *p, const float *q, float *s, const void *ahead,
+			  int end, const enum cpu_kv type, const int r)
 {
 	for (int at = 0; at < end; at += ATTN_SPAN) {
 		vf acc[MAX_R][ATTN_NV];
@@ -638,6 +651,7 @@ INLINE void attn_scores_r(const struct attn_page *p, const float *q, float *s, i
 		for (int d = 0; d < p->head_dim; d++) {
 			vf k[ATTN_NV];
 
+			attn_fetch(ahead, d * 64 + at, type);
 			EACH_VEC k[c] = kv_load(p->k, d * 64 + at + c * 16, type);
 			EACH_ROW
 			{
@@ -709,7 +723,8 @@ INLINE void attn_scale_weights(float *s, const float *scale, int lo, int hi)
 
 /* o[r][hd] = o * factor + weights V for positions begin <= j < end; lanes are dimensions. */
 INLINE void attn_values_r(const struct attn_page *p, float *o, const float *s, const float *factor,
-			  int begin, int end, const enum cpu_kv type, const int r)
+			  const void *ahead, int begin, int end, const enum cpu_kv type,
+			  const int r)
 {
 	const int hd = p->head_dim, ld = (hd + 15) & ~15;
 	int at = 0;
@@ -722,6 +737,7 @@ INLINE void attn_values_r(const struct attn_page *p, float *o, const float *s, c
 		for (int j = begin; j < end; j++) {
 			vf v[ATTN_NV];
 
+			attn_fetch(ahead, (int64_t)j * hd + at, type);
 			EACH_VEC v[c] = kv_load(p->v, (int64_t)j * hd + at + c * 16, type);
 			EACH_ROW
 			{
@@ -770,13 +786,13 @@ INLINE void attn_rows_r(const struct attn_page *p, int row, const enum cpu_kv ty
 	}
 	if (begin >= end)
 		return;
-	attn_scores_r(p, p->q + (int64_t)row * p->head_dim, s, end, type, r);
+	attn_scores_r(p, p->q + (int64_t)row * p->head_dim, s, row ? p->k : p->v, end, type, r);
 	for (int i = 0; i < r; i++)
 		factor[i] = attn_softmax(s + i * 64, p->lo[row + i], p->hi[row + i], &p->m[row + i],
 					 &p->l[row + i]);
 	for (int i = 0; p->v_scale && i < r; i++)
 		attn_scale_weights(s + i * 64, p->v_scale, p->lo[row + i], p->hi[row + i]);
-	attn_values_r(p, o, s, factor, begin, end, type, r);
+	attn_values_r(p, o, s, factor, row ? p->v : p->next_k, begin, end, type, r);
 }
 
 INLINE void attn_page_t(const struct attn_page *p, const enum cpu_kv type)
@@ -798,14 +814,17 @@ INLINE void attn_page_t(const struct attn_page *p, const enum cpu_kv type)
 	}
 }
 
-static void e4m3_unpack(float *y, const uint8_t *codes, int64_t n)
+static void e4m3_unpack(float *y, const uint8_t *codes, const void *ahead, int64_t n)
 {
-	for (int64_t i = 0; i < n; i += 16)
-		vf_store(y + i, vf_from_e4m3(codes + i));
+	for (int64_t i = 0; i < n; i += 64) {
+		__builtin_prefetch((const char *)ahead + i, 0, 2);
+		UNROLL for (int c = 0; c < 64; c += 16)
+			vf_store(y + i + c, vf_from_e4m3(codes + i + c));
+	}
 }
 
 /*
- * Several tiles of rows would each convert the codes: it is done once. The tiles get the same
+ * More than two tiles of rows: converting the codes once for all of them pays. The tiles get the same
  * numbers either way.
  */
 static void attn_page_unpacked(const struct attn_page *p)
@@ -813,10 +832,11 @@ static void attn_page_unpacked(const struct attn_page *p)
 	int64_t n = (int64_t)64 * p->head_dim;
 	struct attn_page f = *p;
 
-	e4m3_unpack(p->unpacked, p->k, n);
-	e4m3_unpack(p->unpacked + n, p->v, n);
+	e4m3_unpack(p->unpacked, p->k, p->v, n);
+	e4m3_unpack(p->unpacked + n, p->v, p->next_k, n);
 	f.k = p->unpacked;
 	f.v = p->unpacked + n;
+	f.next_k = f.k;
 	attn_page_t(&f, CPU_KV_F32);
 }
 
@@ -830,7 +850,7 @@ static void attn_page(const struct attn_page *p)
 		attn_page_t(p, CPU_KV_BF16);
 		break;
 	case CPU_KV_E4M3:
-		if (p->rows > MAX_R)
+		if (p->rows > 2 * MAX_R)
 			attn_page_unpacked(p);
 		else
 			attn_page_t(p, CPU_KV_E4M3);

@@ -61,6 +61,7 @@ struct attn_page {
 	int rows, head_dim;
 	enum cpu_kv type;
 	const void *k, *v;
+	const void *next_k; /* the block that will be read next is fetched; p->k: none */
 	const float *k_scale, *v_scale; /* [64] of CPU_KV_E4M3; of invisible positions anything */
 	float *unpacked; /* CPU_KV_E4M3: scratch [2][64 * head_dim] */
 	const float *q;

@@ -115,12 +115,17 @@ static void bench_attention(const struct cpu_kernels *k, enum kv_type type, uint
 				int page = i % n_pages, head = i / n_pages;
 				void *kb = kv_block(&pool, &g, 0, page, 0, 0, head);
 				void *vb = kv_block(&pool, &g, 0, page, 0, 1, head);
-				struct attn_page a = {rows, HEAD_DIM, (enum cpu_kv)type, kb, vb};
+				struct attn_page a = {.rows = rows,
+						      .head_dim = HEAD_DIM,
+						      .type = (enum cpu_kv)type,
+						      .k = kb,
+						      .v = vb};
 
 				if (type == KV_FP8) {
 					a.k_scale = kv_scales(kb, HEAD_DIM);
 					a.v_scale = kv_scales(vb, HEAD_DIM);
 				}
+				a.next_k = kv_block(&pool, &g, 0, (page + 1) % n_pages, 0, 0, head);
 				a.unpacked = unpacked;
 				a.q = q;
 				a.lo = lo;

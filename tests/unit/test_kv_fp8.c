@@ -194,6 +194,7 @@ static void page_init(struct page *p, int rows, int head_dim)
 				  .type = CPU_KV_E4M3,
 				  .k = p->k,
 				  .v = p->v,
+				  .next_k = p->k,
 				  .k_scale = p->k_scale,
 				  .v_scale = p->v_scale,
 				  .unpacked = p->unpacked,

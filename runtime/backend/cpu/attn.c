@@ -205,7 +205,8 @@ static void attn_unit(struct pass *p, struct worker *w, const struct op_attn *o,
 	}
 	memset(a.o, 0, (size_t)a.rows * ld * sizeof(float));
 	for (int page = first / KV_PAGE_TOKENS; page <= pos1 / KV_PAGE_TOKENS; page++) {
-		int32_t id = u->s->pages[o->kv_group][page];
+		const int32_t *id = u->s->pages[o->kv_group] + page;
+		int next = page < pos1 / KV_PAGE_TOKENS;
 		void *k, *v;
 
 		for (int i = 0; i < a.rows; i++) {
@@ -216,8 +217,9 @@ static void attn_unit(struct pass *p, struct worker *w, const struct op_attn *o,
 			ws->attn_lo[i] = lo < 0 ? 0 : lo < 64 ? lo : 64;
 			ws->attn_hi[i] = pos < start ? 0 : pos - start < 64 ? pos - start + 1 : 64;
 		}
-		k = kv_block(p->kv, g, o->kv_group, id, o->kv_layer, 0, u->kv_head);
-		v = kv_block(p->kv, g, o->kv_group, id, o->kv_layer, 1, u->kv_head);
+		k = kv_block(p->kv, g, o->kv_group, *id, o->kv_layer, 0, u->kv_head);
+		v = kv_block(p->kv, g, o->kv_group, *id, o->kv_layer, 1, u->kv_head);
+		a.next_k = kv_block(p->kv, g, o->kv_group, id[next], o->kv_layer, 0, u->kv_head);
 		a.k = k;
 		a.v = v;
 		if (b->kv_type == KV_FP8) {
