@@ -105,10 +105,14 @@ static int size_kv(struct engine *en, const struct engine_opts *o, struct err *e
 	}
 	if (!o->ctx && pages && pages < per_ctx)
 		en->ctx = p->max_pos = (int)pages * KV_PAGE_TOKENS;
-	if (pages < 1 || pages > INT32_MAX / KV_PAGE_TOKENS)
+	if (pages < 1)
 		return err_set(e, -EINVAL,
-			       "KV cache: %zu bytes asked for: a page of %d tokens takes %zu",
+			       "KV cache: %zu bytes: a page of %d tokens takes %zu: give more",
 			       o->kv_bytes, KV_PAGE_TOKENS, page);
+	if (pages > INT32_MAX / KV_PAGE_TOKENS)
+		return err_set(e, -EINVAL,
+			       "KV cache: %zu bytes: at most %zu can be used: give less",
+			       o->kv_bytes, INT32_MAX / KV_PAGE_TOKENS * page);
 	return kv_init(&en->kv, p,
 		       &(struct kv_opts){.type = en->kv.pool.type,
 					 .n_pages = (int)pages,
