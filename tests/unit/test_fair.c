@@ -324,6 +324,34 @@ static void test_long_prompt(uint64_t principal)
 	engine_close(en);
 }
 
+/* Two long prompts at once. */
+static void test_long_prompts(void)
+{
+	struct engine *en = open_sized(DEMO, 8, 16, 100);
+	static struct job job[2];
+	struct witness *w;
+	double rows[2];
+
+	REQUIRE(en, "opens");
+	w = witness_of(en);
+	for (int i = 0; i < 2; i++) {
+		job_init(&job[i], en, i, i, 1900, 5);
+		job_submit(&job[i]);
+		for (int k = 0; k < 20; k++)
+			engine_step(en, NULL);
+	}
+	for (int i = 0; i < 2; i++)
+		rows[i] = -(double)w->rows_of[i];
+	for (int k = 0; k < 60; k++)
+		engine_step(en, NULL);
+	for (int i = 0; i < 2; i++)
+		rows[i] += w->rows_of[i];
+	CHECK(rows[0] > 0.9 * rows[1] && rows[0] < 1.1 * rows[1],
+	      "two principals' long prompts advance together: %.0f and %.0f tokens", rows[0],
+	      rows[1]);
+	engine_close(en);
+}
+
 /* ---- order within a principal ---------------------------------------------------------------- */
 
 static void test_order(void)
@@ -706,6 +734,7 @@ int main(void)
 	test_late(16);
 	test_long_prompt(1);
 	test_long_prompt(0);
+	test_long_prompts();
 	test_order();
 	test_deadlines();
 	/* Its own 78 units of work, at the ratio of the weights, and half as much again. */

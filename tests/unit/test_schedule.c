@@ -238,6 +238,8 @@ static bool make_universe(struct universe *u, const struct kind *k, int64_t numb
 		memset(t->generated, 0, CTX);
 		memcpy(t->prompt, from, same * sizeof(*from));
 		t->n = same;
+		if (rng_chance(&r, 40)) /* the pages behind it hold the same ids, and are others */
+			t->prompt[rng_below(&r, same)] = rng_below(&r, VOCAB);
 		for (int i = rng_below(&r, 12); i > 0; i--)
 			t->prompt[t->n++] = rng_below(&r, VOCAB);
 		for (int i = 0;; i++, t++) {
