@@ -292,6 +292,8 @@ static void finish(struct http_stream *s, CURLcode code)
 	long status = 0;
 
 	curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (status != 200 && s->line_len)
+		take_line(s); /* an error's body need not end its line */
 	s->other[s->other_len] = '\0';
 	if (code != CURLE_OK && !s->complaint[0]) {
 		bool refused = code == CURLE_COULDNT_CONNECT;

@@ -51,7 +51,7 @@ struct runner {
 	bool stop; /* begin nothing more */
 	struct bench_rng arrivals;
 	uint64_t due_ns; /* open loop: of the next arrival */
-	bool held; /* ... which waits for a free place */
+	uint64_t full_ns; /* when the limit of requests at once was last in the way */
 	uint64_t window_ns; /* since when is measured; 0: it is not */
 };
 
@@ -417,9 +417,16 @@ static int release_loaded(struct runner *x, struct err *e)
 	return rc;
 }
 
+static bool is_full(const struct runner *x)
+{
+	int limit = x->w->max_concurrency ? x->w->max_concurrency : BENCH_CLIENTS_MAX;
+
+	return x->n_clients - x->n_free >= limit;
+}
+
 static int begin_open(struct runner *x, struct err *e)
 {
-	int limit = x->w->max_concurrency ? x->w->max_concurrency : BENCH_CLIENTS_MAX, rc = 0;
+	int rc = 0;
 
 	while (!rc && more(x)) {
 		uint64_t now = ctl_now_ns();
@@ -433,18 +440,18 @@ static int begin_open(struct runner *x, struct err *e)
 			stop(x, "");
 			break;
 		}
-		if (x->n_clients - x->n_free >= limit) {
-			x->r->held += !x->held;
-			x->held = true;
+		if (is_full(x)) {
+			x->full_ns = now;
 			break;
 		}
 		c = free_client(x);
 		if (!c)
 			return err_set(e, -ENOMEM, "bench: no memory for a client");
 		late = (double)(now - x->due_ns) * 1e-9;
-		if (!x->held && late > x->r->late_s)
+		if (x->due_ns <= x->full_ns)
+			x->r->held++;
+		else if (late > x->r->late_s)
 			x->r->late_s = late;
-		x->held = false;
 		rc = begin(c, x->due_ns, e);
 		x->due_ns += (uint64_t)(1e9 * bench_rng_interarrival(&x->arrivals, x->w->rate,
 								     x->w->burstiness));
@@ -456,7 +463,7 @@ static int64_t wait_ns(const struct runner *x)
 {
 	uint64_t now = ctl_now_ns();
 
-	if (x->w->rate <= 0 || x->held || !more(x) || x->due_ns > now + TICK_NS)
+	if (x->w->rate <= 0 || is_full(x) || !more(x) || x->due_ns > now + TICK_NS)
 		return (int64_t)TICK_NS;
 	return x->due_ns > now ? (int64_t)(x->due_ns - now) : 0;
 }
