@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
 # Bash completion of llmctl: commands, then their options and files. The commands are asked from
-# llmctl itself; options are read from `llmctl COMMAND --help`, so neither can grow stale.
+# llmctl itself; options are read from `llmctl COMMAND --help`, so neither can grow stale. `bench
+# serve` is a command of its own.
 
 _llmctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
+	local sub=()
+
+	[[ $command == bench && ${COMP_WORDS[2]} == serve ]] && sub=(serve)
 
 	if ((COMP_CWORD == 1)); then
 		mapfile -t COMPREPLY < <(compgen -W "$(llmctl help 2>/dev/null |
@@ -13,6 +17,10 @@ _llmctl() {
 	case $prev in
 	--backend)
 		mapfile -t COMPREPLY < <(compgen -W 'auto cpu ref' -- "$cur")
+		return
+		;;
+	--shape)
+		mapfile -t COMPREPLY < <(compgen -W 'A B C E F G H I J' -- "$cur")
 		return
 		;;
 	--kv-type)
@@ -30,10 +38,10 @@ _llmctl() {
 		;;
 	esac
 	if [[ $cur == -* ]]; then
-		mapfile -t COMPREPLY < <(compgen -W "$(llmctl "$command" --help 2>&1 |
+		mapfile -t COMPREPLY < <(compgen -W "$(llmctl "$command" "${sub[@]}" --help 2>&1 |
 			grep -oE '(^|[^a-z-])--?[a-z][a-z-]*' | grep -oE -- '--?[a-z][a-z-]*' | sort -u)" -- "$cur")
 	elif [[ $command == bench && $COMP_CWORD -eq 2 ]]; then
-		mapfile -t COMPREPLY < <(compgen -W 'load decode prefill' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'load decode prefill serve' -- "$cur")
 	else
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
