@@ -58,7 +58,7 @@ static const char *const models[] = {"tests/fixtures/models/qwen3-tied-sharded",
 struct turn {
 	int32_t prompt[CTX];
 	uint8_t generated[CTX]; /* which of it are answers of the turns before */
-	int n, max_tokens;
+	int n, n_history, max_tokens;
 	struct sampling sampling;
 	struct told lonely;
 };
@@ -137,6 +137,7 @@ static struct request_params turn_params(const struct turn *t)
 {
 	return (struct request_params){.prompt = t->prompt,
 				       .n_prompt = t->n,
+				       .n_history = t->n_history,
 				       .generated = t->generated,
 				       .max_tokens = t->max_tokens,
 				       .sampling = t->sampling};
@@ -235,6 +236,7 @@ static bool make_universe(struct universe *u, const struct kind *k, int64_t numb
 		int same = random_length(&r, 150);
 
 		v->n_turns = rng_range(&r, 1, MAX_TURNS);
+		t->n_history = 0;
 		memset(t->generated, 0, CTX);
 		memcpy(t->prompt, from, same * sizeof(*from));
 		t->n = same;
@@ -259,13 +261,15 @@ static bool make_universe(struct universe *u, const struct kind *k, int64_t numb
 			memcpy(t[1].prompt, t->prompt, t->n * sizeof(*t->prompt));
 			memcpy(t[1].prompt + t->n, t->lonely.id, t->lonely.n * sizeof(*t->prompt));
 			memset(t[1].generated, 0, CTX);
-			if (rng_chance(&r, 80)) { /* a client may not remember which they were */
-				memcpy(t[1].generated, t->generated, t->n);
-				memset(t[1].generated + t->n, 1, t->lonely.n);
-			}
 			if (rng_chance(&r, 15))
 				t[1].n = rng_range(&r, 1, t[1].n);
-			memset(t[1].generated + t[1].n, 0, CTX - t[1].n);
+			t[1].n_history = 0;
+			if (rng_chance(&r, 80)) { /* a client may not remember which they were */
+				t[1].n_history = t[1].n;
+				memcpy(t[1].generated, t->generated, t->n);
+				memset(t[1].generated + t->n, 1, t->lonely.n);
+				memset(t[1].generated + t[1].n, 0, CTX - t[1].n);
+			}
 			for (int j = rng_range(&r, 1, 20); j > 0; j--)
 				t[1].prompt[t[1].n++] = rng_below(&r, VOCAB);
 		}
