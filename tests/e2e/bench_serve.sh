@@ -113,6 +113,8 @@ EOF
 check "at most so many at once" exits 0 bench --rate 500 --max-concurrency 2 --pp 50 --tg 20 --runs 20 --json
 check "the others waited here" holds "$tmp/out" \
 	'j["requests"]["ok"] == 20 and j["peak_concurrency"] <= 2 and j["client"]["held"] > 0'
+check "a closed loop of an open loop's shape" exits 0 bench --shape J --scale 0.01 --concurrency 2 --runs 4
+check "has clients" says "$tmp/out" "shape J: closed loop, 2 clients"
 check "a duration" exits 0 bench --duration 0.5 --pp 10 --tg 5 --concurrency 2 --json
 check "ends it" holds "$tmp/out" 'j["requests"]["ok"] > 0 and j["duration_s"] >= 0.5'
 check "the plot is XML with three panels of axes" python3 - "$tmp/plot.svg" <<'EOF'
@@ -135,7 +137,7 @@ check "they are data" holds "$tmp/out" 'j["requests"]["failed"] > 0 < j["request
 	j["failures"][0]["count"] == j["requests"]["failed"]'
 for bad in "--shape D" "--shape AB" "--pp 0" "--pp 9-5" "--rate 0" "--rate x" "--turns 0" "--nonsense" "word" \
 	"--depth 5 --rate 1" "--max-concurrency 5" "--lengths /nonexistent" "--model x" "--fail-on-regression" \
-	"--url http://x --socket y" "--runs 0" "--concurrency 100000" "--device $socket"; do
+	"--concurrency 2 --rate 3" "--rate 3 --concurrency 2" "--burstiness 2" "--url http://x --socket y" "--runs 0" "--concurrency 100000" "--device $socket"; do
 	# shellcheck disable=SC2086
 	check "refused: $bad" exits 2 bench $bad
 done

@@ -104,6 +104,7 @@ struct serve {
 	const char *lengths, *save, *plot, *baseline;
 	double timeout_s;
 	bool json, details, fail_on_regression;
+	bool given_closed, given_rate, given_open; /* --concurrency; --rate; what goes with it */
 };
 
 /* ---- options ------------------------------------------------------------------------------------- */
@@ -170,14 +171,16 @@ static bool option_when(struct serve *s, int opt, const char *arg)
 
 	switch (opt) {
 	case OPT_CONCURRENCY:
-		w->rate = 0; /* also where the shape is an open loop */
-		w->max_concurrency = 0;
+		s->given_closed = true;
 		return get_int("--concurrency", arg, 1, BENCH_CLIENTS_MAX, &w->concurrency);
 	case OPT_RATE:
+		s->given_rate = true;
 		return ctl_double("--rate", arg, 1e-6, 1e6, &w->rate);
 	case OPT_BURSTINESS:
+		s->given_open = true;
 		return ctl_double("--burstiness", arg, 0.01, 1000, &w->burstiness);
 	case OPT_MAX_CONCURRENCY:
+		s->given_open = true;
 		return get_int("--max-concurrency", arg, 1, BENCH_CLIENTS_MAX, &w->max_concurrency);
 	case OPT_RUNS:
 		return get_int("--runs", arg, 0, BENCH_RUNS_MAX, &w->runs);
@@ -253,6 +256,18 @@ static int check(struct serve *s)
 			    s->session.recovery_s))
 		return ctl_usage(usage, "bench serve: --url: does not go with --socket, --device, "
 					"--principals, --priority, --recovery");
+	if (s->given_closed && (s->given_rate || s->given_open))
+		return ctl_usage(usage,
+				 "bench serve: --concurrency: a fixed number of clients does not "
+				 "go with --rate, --burstiness, --max-concurrency");
+	if (s->given_closed) { /* also where the shape is an open loop */
+		s->w.rate = 0;
+		s->w.burstiness = 1;
+		s->w.max_concurrency = 0;
+	}
+	if (s->given_open && s->w.rate <= 0)
+		return ctl_usage(usage,
+				 "bench serve: --burstiness, --max-concurrency: belong to --rate");
 	if (s->http.model && !s->http.url)
 		return ctl_usage(usage, "bench serve: --model: belongs to --url");
 	if (s->fail_on_regression && !s->baseline)
