@@ -513,6 +513,32 @@ ssize_t llmdev_read(struct llmdev *d, char *buf, size_t len)
 	return (ssize_t)n;
 }
 
+/* The payload of the event of type `answer` among those that have arrived; NULL: not there. */
+static const void *find_answer(struct llmdev *d, uint32_t answer)
+{
+	while (d->in_pos < d->in_len) {
+		const void *payload;
+		struct llm_event h;
+		int64_t size = event_parse(d->in + d->in_pos, d->in_len - d->in_pos, &h, &payload);
+
+		if (size < 0) {
+			lib_die(d, EPROTO,
+				"daemon: its events make no sense: it speaks another protocol");
+			break;
+		}
+		d->in_pos += (size_t)size;
+		if (h.type == LLM_EVENT_ERROR && !h.request_id)
+			session_error(d, payload);
+		if (h.type == answer) {
+			d->in_pos = d->in_len; /* nothing of interest can follow */
+			return payload;
+		}
+		/* Others are answers that came too late for their question. */
+	}
+	d->in_pos = d->in_len = 0;
+	return NULL;
+}
+
 /*
  * Asks the daemon something that is about no request: `question` (LLM_MSG_*), answered by one event
  * of type `answer`, whose payload it returns; it is valid until the next call. NULL: *rc says why.
@@ -523,42 +549,44 @@ static const void *ask_daemon(struct llmdev *d, uint32_t question, uint32_t answ
 	uint64_t end = lib_now_ns() + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0) * 1000000u;
 	struct epoll_event ready;
 	const void *payload;
-	struct llm_event h;
+	bool asked = false;
 	uint64_t now;
 
-	if (d->n_pending || d->in_pos < d->in_len) {
+	*rc = 0;
+	if (d->n_pending || d->in_pos < d->in_len)
 		*rc = lib_error(d, -EBUSY, "query: requests are running: ask before or after");
+	if (*rc)
 		return NULL;
-	}
+	d->in_pos = d->in_len = 0;
 	connection_wanted(d);
 	connection_work(d);
-	if (connection_send(d, question, 0, NULL, 0)) {
-		*rc = lib_error(d, -ENOMEM, "query: no memory");
-		return NULL;
-	}
-	while (!d->in_len && !d->dead) {
+	while (!*rc) {
+		if (!asked && d->fd >= 0) {
+			asked = true;
+			if (connection_send(d, question, 0, NULL, 0)) {
+				*rc = lib_error(d, -ENOMEM, "query: no memory");
+				break;
+			}
+		}
+		payload = find_answer(d, answer);
+		if (payload)
+			return payload;
+		if (d->dead) {
+			*rc = lib_error(d, -d->dead, "%s", d->death);
+			break;
+		}
 		connection_work(d);
 		now = lib_now_ns();
 		if (d->in_len || d->dead)
-			break;
-		if (now >= end) {
+			continue;
+		if (d->fd < 0 && !d->give_up_ns)
+			*rc = lib_error(d, -EPIPE, "query: %s: the daemon is gone", d->where);
+		else if (now >= end)
 			*rc = lib_error(d, -ETIMEDOUT, "query: no answer from %s", d->where);
-			return NULL;
-		}
-		if (epoll_wait(d->epoll_fd, &ready, 1, (int)((end - now + 999999) / 1000000)) < 0) {
+		else if (epoll_wait(d->epoll_fd, &ready, 1, (int)((end - now + 999999) / 1000000)) <
+			 0)
 			*rc = lib_error(d, -errno, "wait: %s", strerror(errno));
-			return NULL;
-		}
 	}
-	if (!d->dead && event_parse(d->in, d->in_len, &h, &payload) > 0) {
-		d->in_len = 0;
-		if (h.type == answer)
-			return payload;
-		if (h.type == LLM_EVENT_ERROR)
-			session_error(d, payload);
-	}
-	lib_die(d, EPROTO, "daemon: no answer to a query: it speaks another protocol");
-	*rc = lib_error(d, -d->dead, "%s", d->death);
 	return NULL;
 }
 
