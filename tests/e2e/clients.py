@@ -404,7 +404,7 @@ for d in crowd:
 
 # More of them than the engine runs at once: they must not hold its places.
 daemon.stop()
-daemon = Daemon("--limits", "events=64K,park=1000")
+daemon = Daemon("--batch", "4", "--limits", "events=64K,park=1000")
 deaf = [ls.Client(path) for _ in range(18)]
 for d in deaf:
     d.send(ls.submit(1, chat("hello", 1900)))

@@ -203,6 +203,46 @@ static void test_events(void)
 	CHECK(event_parse(buf, n, &h, &payload) == -EINVAL, "an unknown type: EINVAL");
 }
 
+static void test_status(void)
+{
+	static uint64_t buf[LLM_EVENT_MAX / 8];
+	struct llm_status_session rows[3] = {{.number = 7}, {.number = 8}, {.number = 9}};
+	struct llm_status s = {.size = sizeof(s), .session_size = sizeof(rows[0]), .n_sessions = 3};
+	struct event_part parts[] = {{&s, sizeof(s)}, {rows, sizeof(rows)}};
+	struct llm_msg ask = {.size = sizeof(ask), .type = LLM_MSG_STATUS};
+	const void *payload;
+	struct llm_event h;
+	struct err e;
+	struct msg m;
+	size_t n = event_write(buf, sizeof(buf), LLM_EVENT_STATUS, 0, 0, parts, 2), bad = 0;
+
+	CHECK(!msg_parse(&m, &ask, sizeof(ask), &e) && m.type == LLM_MSG_STATUS,
+	      "STATUS is a message without a body");
+	CHECK(event_parse(buf, n, &h, &payload) == (int64_t)n, "a status is read");
+	for (size_t i = 0; i < n; i++)
+		bad += event_parse(buf, i, &h, &payload) != -EINVAL;
+	CHECK(!bad, "... cut at any byte: EINVAL");
+	for (int field = 0; field < 3; field++) {
+		static const uint32_t values[] = {0, 1, 2, 4, 0x7fffffff, 0xffffffff};
+
+		for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+			event_write(buf, sizeof(buf), LLM_EVENT_STATUS, 0, 0, parts, 2);
+			((uint32_t *)buf)[sizeof(h) / 4 + field] = values[i];
+			bad += event_parse(buf, n, &h, &payload) != -EINVAL;
+		}
+	}
+	CHECK(!bad, "... with sizes and counts that do not add up: EINVAL");
+	/* A later version's: both structures longer. */
+	s.size += 16;
+	s.session_size += 8;
+	s.n_sessions = 1;
+	parts[0] = (struct event_part){buf + 1000, s.size};
+	parts[1] = (struct event_part){buf + 2000, s.session_size};
+	memcpy(buf + 1000, &s, sizeof(s));
+	n = event_write(buf, 4000, LLM_EVENT_STATUS, 0, 0, parts, 2);
+	CHECK(event_parse(buf, n, &h, &payload) == (int64_t)n, "one that has grown is read");
+}
+
 int main(void)
 {
 	test_round_trip();
@@ -211,5 +251,6 @@ int main(void)
 	test_others();
 	test_limits();
 	test_events();
+	test_status();
 	return tap_done();
 }
