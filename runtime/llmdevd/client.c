@@ -110,8 +110,8 @@ static void refuse(struct client *cl, const struct msg *m, int error, const char
 		return;
 	}
 	channel_post(cl->ch, LLM_EVENT_ERROR, m->request_id, m->submit.seq, parts, 2);
-	say_failure(cl->sv, "session %llu request %llu: %s", (unsigned long long)cl->number,
-		    (unsigned long long)m->request_id, sentence);
+	say_sparingly(cl->sv, "session %llu request %llu: %s", (unsigned long long)cl->number,
+		      (unsigned long long)m->request_id, sentence);
 }
 
 /* The end user named by the label, else the uid of the peer: two different kinds of name. */
@@ -231,8 +231,9 @@ static void on_submit(struct client *cl, const struct msg *m)
 	cl->tail = &t->next;
 	cl->n_turns++;
 	if (t->started)
-		say(cl->sv, "session %llu request %llu: continues after %zu tokens",
-		    (unsigned long long)cl->number, (unsigned long long)t->id, t->answer.n);
+		say_sparingly(cl->sv, "session %llu request %llu: continues after %zu tokens",
+			      (unsigned long long)cl->number, (unsigned long long)t->id,
+			      t->answer.n);
 	client_next(cl);
 }
 

@@ -13,7 +13,7 @@
 #include "base/fnv.h"
 #include "llmdevd/server_internal.h"
 
-#define LOG_BURST      20 /* lines about failures at once */
+#define LOG_BURST      20 /* lines at once that clients bring about */
 #define LOG_PER_SECOND 5 /* ... and then */
 
 uint64_t now_ns(void)
@@ -41,7 +41,7 @@ void say(struct server *sv, const char *fmt, ...)
 	va_end(ap);
 }
 
-void say_failure(struct server *sv, const char *fmt, ...)
+void say_sparingly(struct server *sv, const char *fmt, ...)
 {
 	uint64_t now = now_ns(), refill = (now - sv->log_ns) / (1000000000u / LOG_PER_SECOND);
 	va_list ap;

@@ -77,7 +77,7 @@ struct server {
 	uint64_t queue; /* bytes that all turns were given */
 	struct limits limits;
 	uint64_t refused; /* requests, by a limit of the daemon's */
-	int log_room; /* lines about failures that may still be logged now */
+	int log_room; /* lines that clients bring about and that may still be logged now */
 	uint64_t log_ns; /* when that was last looked at */
 	unsigned int log_left_out;
 	bool step_owed; /* a cancelled request ends in the next step */
@@ -95,7 +95,7 @@ __attribute__((format(printf, 2, 3))) void say(struct server *sv, const char *fm
  * The same for what clients can bring about as often as they like: some lines at once, then a few a
  * second, and how many were left out.
  */
-__attribute__((format(printf, 2, 3))) void say_failure(struct server *sv, const char *fmt, ...);
+__attribute__((format(printf, 2, 3))) void say_sparingly(struct server *sv, const char *fmt, ...);
 
 /* ---- client.c ------------------------------------------------------------------------------------- */
 

@@ -117,8 +117,9 @@ static void turn_error(struct turn *t, int error, const char *sentence)
 	struct event_part parts[] = {{&err, sizeof(err)}, {sentence, err.n_bytes}};
 
 	if (!t->ended)
-		say_failure(t->cl->sv, "session %llu request %llu: %s",
-			    (unsigned long long)t->cl->number, (unsigned long long)t->id, sentence);
+		say_sparingly(t->cl->sv, "session %llu request %llu: %s",
+			      (unsigned long long)t->cl->number, (unsigned long long)t->id,
+			      sentence);
 	turn_post(t, LLM_EVENT_ERROR, parts, 2);
 	turn_ended(t);
 }
@@ -352,8 +353,8 @@ void turn_remember(struct turn *t)
 	if (turn_read(t, &e)) {
 		t->cl->lost =
 			"conversation: it was held with another model or build: start a new one";
-		say_failure(t->cl->sv, "session %llu: cannot be continued: %s",
-			    (unsigned long long)t->cl->number, e.msg);
+		say_sparingly(t->cl->sv, "session %llu: cannot be continued: %s",
+			      (unsigned long long)t->cl->number, e.msg);
 	} else {
 		turn_commit(t);
 	}
