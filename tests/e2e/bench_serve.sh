@@ -51,6 +51,11 @@ check "every request in detail" holds "$tmp/closed.json" \
 check "the gaps add up to the answer" holds "$tmp/closed.json" \
 	'j["itl_ms"]["n"] == sum(len(d["itl_ms"]) for d in j["details"]) > 0'
 
+check "goodput" exits 0 bench --pp 20 --tg 8 --runs 8 --goodput ttft:100000,e2e:0.0001
+check "is what keeps all bounds" says "$tmp/out" "goodput    0 requests (0 %)" "TTFT <= 100000 ms, E2E <= 0.0001 ms"
+check "goodput in JSON" exits 0 bench --pp 20 --tg 8 --runs 8 --goodput tpot:100000 --json
+check "all kept it" holds "$tmp/out" 'j["goodput"]["requests"] == 8 and j["goodput"]["tpot_ms"] == 100000'
+
 # ---- baseline
 python3 - "$tmp/closed.json" "$tmp/slow.json" "$tmp/fast.json" <<'EOF'
 import json, sys
@@ -135,7 +140,7 @@ check "and the reason on stderr" says "$tmp/err" "llmctl: bench serve: every req
 check "some fail: no failure of the benchmark" exits 0 bench --pp 1-4000 --tg 5 --runs 20 --json
 check "they are data" holds "$tmp/out" 'j["requests"]["failed"] > 0 < j["requests"]["ok"] and
 	j["failures"][0]["count"] == j["requests"]["failed"]'
-for bad in "--shape D" "--shape AB" "--pp 0" "--pp 9-5" "--rate 0" "--rate x" "--turns 0" "--nonsense" "word" \
+for bad in "--shape D" "--shape AB" "--pp 0" "--pp 9-5" "--rate 0" "--rate x" "--turns 0" "--nonsense" "word" "--goodput itl:5" \
 	"--depth 5 --rate 1" "--max-concurrency 5" "--lengths /nonexistent" "--model x" "--fail-on-regression" \
 	"--concurrency 2 --rate 3" "--rate 3 --concurrency 2" "--burstiness 2" "--url http://x --socket y" "--runs 0" "--concurrency 100000" "--device $socket"; do
 	# shellcheck disable=SC2086

@@ -452,7 +452,7 @@ static void test_loop(void)
 		if (r.records[i].turn == 2 && r.records[i].conversation == 22)
 			CHECK(r.records[i].prompt == 7 + 10 + 4 + 10 + 4 + 10,
 			      "the third turn brings all that was said: %d", r.records[i].prompt);
-	CHECK(!bench_report_make(&p, &r, &w, &t.base.facts, &e) && p.ok == 69 && !p.failed,
+	CHECK(!bench_report_make(&p, &r, &w, &t.base.facts, NULL, &e) && p.ok == 69 && !p.failed,
 	      "69 ended well");
 	CHECK(p.tokens_out == 276 && p.metric[BENCH_ITL].n == 207 && p.metric[BENCH_TTFT].n == 69,
 	      "276 tokens, 207 gaps, 69 first tokens");
@@ -479,7 +479,7 @@ static void test_failures(void)
 	bench_workload_finish(&w, &e);
 	CHECK(!bench_run(&r, &t.base, &w, 60, false, &e) && r.n == 9,
 	      "a third fails, all are asked");
-	bench_report_make(&p, &r, &w, &t.base.facts, &e);
+	bench_report_make(&p, &r, &w, &t.base.facts, NULL, &e);
 	CHECK(p.failed == 3 && p.ok == 6 && p.n_kinds == 1 && p.kind[0].count == 3 &&
 		      !strcmp(p.kind[0].kind, "ENOSPC") &&
 		      !strcmp(p.kind[0].sentence, "queue: full??: wait"),
@@ -570,7 +570,7 @@ static void test_baseline(void)
 	w.runs = 40;
 	bench_workload_finish(&w, &e);
 	bench_run(&r, &t.base, &w, 60, false, &e);
-	bench_report_make(&p, &r, &w, &t.base.facts, &e);
+	bench_report_make(&p, &r, &w, &t.base.facts, NULL, &e);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		j = json_loads(bad[i], 0, NULL);
 		CHECK(bench_baseline_compare(&b, "f", j, &p, &e) == -EINVAL, "refused: %s", e.msg);
@@ -590,6 +590,38 @@ static void test_baseline(void)
 	bench_run_free(&r);
 }
 
+static void test_goals(void)
+{
+	static const char *const bad[] = {"",	    "ttft",	"ttft:",   "ttft:0",	  "ttft:-1",
+					  "itl:5",  "ttft:5 ",	"ttft:5,", "ttft:nan",	  "ttft5",
+					  "tpot:x", "ttft:inf", ",ttft:5", "ttft:5tpot:6"};
+	struct fake t = {.base.ops = &fake_ops, .fail_every = 2};
+	struct bench_goals g;
+	struct bench_workload w;
+	struct bench_report p;
+	struct bench_run r;
+	struct err e;
+
+	CHECK(!bench_goals_parse(&g, "TTFT:500,tpot:50.5,e2e:9e3", &e) && g.ms[BENCH_TTFT] == 500 &&
+		      g.ms[BENCH_TPOT] == 50.5 && g.ms[BENCH_E2E] == 9000,
+	      "goals of all three");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		CHECK(bench_goals_parse(&g, bad[i], &e) == -EINVAL, "\"%s\" is refused", bad[i]);
+	bench_workload_init(&w, 0, &e);
+	w.runs = 10;
+	bench_workload_finish(&w, &e);
+	bench_run(&r, &t.base, &w, 60, false, &e);
+	for (size_t i = 0, ok = 0; i < r.n; i++)
+		if (r.records[i].state == BENCH_OK) /* 1, 2, 3 ... ms */
+			r.records[i].first_ns = r.records[i].start_ns + ++ok * 1000000;
+	bench_goals_parse(&g, "ttft:3", &e);
+	bench_report_make(&p, &r, &w, &t.base.facts, &g, &e);
+	CHECK(p.ok == 5 && p.failed == 5 && p.good == 3,
+	      "three of five kept it, failed ones did not");
+	bench_report_free(&p);
+	bench_run_free(&r);
+}
+
 int main(void)
 {
 	test_draws();
@@ -603,5 +635,6 @@ int main(void)
 	test_failures();
 	test_depth_and_rate();
 	test_baseline();
+	test_goals();
 	return tap_done();
 }

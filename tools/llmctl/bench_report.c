@@ -23,6 +23,39 @@ const char *const bench_metric_keys[BENCH_N_METRICS] = {
 	[BENCH_ITL_P99] = "request_itl_p99_ms",
 };
 
+int bench_goals_parse(struct bench_goals *g, const char *text, struct err *e)
+{
+	static const int with_goal[] = {BENCH_TTFT, BENCH_TPOT, BENCH_E2E};
+	const char *p = text;
+
+	*g = (struct bench_goals){0};
+	do {
+		char *end = NULL;
+		double ms = 0;
+
+		for (int i = 0; i < 3; i++) {
+			const char *name = bench_metric_names[with_goal[i]];
+			size_t n = strlen(name);
+
+			if (strncasecmp(p, name, n) || p[n] != ':')
+				continue;
+			ms = strtod(p + n + 1, &end);
+			g->ms[with_goal[i]] = ms;
+		}
+		if (!end || !(ms > 0 && ms < 1e12) || (*end && *end != ','))
+			return err_set(e, -EINVAL,
+				       "`%s`: bounds in ms, such as ttft:500,tpot:50,e2e:9000",
+				       text);
+		p = *end ? end + 1 : NULL;
+	} while (p);
+	return 0;
+}
+
+static bool kept(const struct bench_goals *g, enum bench_metric m, double seconds)
+{
+	return g->ms[m] <= 0 || seconds * 1e3 <= g->ms[m];
+}
+
 /* ---- figures ------------------------------------------------------------------------------------- */
 
 static double itl_p99(const struct bench_record *r, double *scratch)
@@ -71,6 +104,9 @@ static void take_record(struct bench_report *p, const struct bench_record *r, do
 		p->cached += (uint64_t)r->cached;
 		p->cached_known = true;
 	}
+	p->good += kept(&p->goals, BENCH_TTFT, bench_ttft(r)) &&
+		   kept(&p->goals, BENCH_TPOT, bench_tpot(r)) &&
+		   kept(&p->goals, BENCH_E2E, bench_e2e(r));
 	if (r->first_ns)
 		add(p, BENCH_TTFT, bench_ttft(r));
 	if (r->tokens > 1)
@@ -128,12 +164,16 @@ static void make_slices(struct bench_report *p)
 
 int bench_report_make(struct bench_report *p, const struct bench_run *r,
 		      const struct bench_workload *w, const struct bench_facts *facts,
-		      struct err *e)
+		      const struct bench_goals *goals, struct err *e)
 {
 	size_t n_gaps = 0, longest = 0;
 	double *scratch, seconds = r->measured_s;
 
 	*p = (struct bench_report){.run = r, .w = w, .facts = facts};
+	for (int m = 0; goals && m < BENCH_N_METRICS; m++) {
+		p->goals.ms[m] = goals->ms[m];
+		p->has_goals = p->has_goals || goals->ms[m] > 0;
+	}
 	for (size_t i = 0; i < r->n; i++) {
 		n_gaps += r->records[i].n_gaps;
 		longest = r->records[i].n_gaps > longest ? r->records[i].n_gaps : longest;
@@ -206,6 +246,28 @@ static double cpu_share(const struct bench_run *r)
 	return wall > 0 ? r->cpu_s / wall : 0;
 }
 
+/* Those that failed have not kept their goals either. */
+static double good_share(const struct bench_report *p)
+{
+	return p->ok + p->failed ? (double)p->good / (double)(p->ok + p->failed) : 0;
+}
+
+static double good_rate(const struct bench_report *p)
+{
+	return p->run->measured_s > 0 ? (double)p->good / p->run->measured_s : 0;
+}
+
+static void print_goodput(const struct bench_report *p, FILE *f)
+{
+	fprintf(f, "goodput    %zu requests (%.0f %%), %.3g a second, kept", p->good,
+		100 * good_share(p), good_rate(p));
+	for (int m = 0, n = 0; m < BENCH_N_METRICS; m++)
+		if (p->goals.ms[m] > 0)
+			fprintf(f, "%s %s <= %g ms", n++ ? "," : "", bench_metric_names[m],
+				p->goals.ms[m]);
+	fputc('\n', f);
+}
+
 void bench_report_table(const struct bench_report *p, FILE *f)
 {
 	const struct bench_run *r = p->run;
@@ -223,6 +285,8 @@ void bench_report_table(const struct bench_report *p, FILE *f)
 	if (p->cached_known)
 		fprintf(f, "; %llu cached", (unsigned long long)p->cached);
 	fprintf(f, "), out %llu (%.1f/s)\n", (unsigned long long)p->tokens_out, p->out_rate);
+	if (p->has_goals)
+		print_goodput(p, f);
 	print_metrics(p, f);
 	fprintf(f, "\nclient     %.2f s of CPU, %.0f %% of one core", r->cpu_s, 100 * cpu_share(r));
 	if (p->w->rate > 0)
@@ -339,6 +403,17 @@ static json_t *failures_json(const struct bench_report *p)
 	return a;
 }
 
+static json_t *goodput_json(const struct bench_report *p)
+{
+	json_t *j = json_pack("{sI sf sf}", "requests", (json_int_t)p->good, "share", good_share(p),
+			      "requests_per_s", good_rate(p));
+
+	for (int m = 0; m < BENCH_N_METRICS; m++)
+		if (p->goals.ms[m] > 0)
+			json_object_set_new(j, bench_metric_keys[m], json_real(p->goals.ms[m]));
+	return j;
+}
+
 json_t *bench_report_json(const struct bench_report *p, bool details)
 {
 	const struct bench_run *r = p->run;
@@ -372,6 +447,8 @@ json_t *bench_report_json(const struct bench_report *p, bool details)
 	if (p->cached_known)
 		json_object_set_new(json_object_get(j, "tokens"), "cached",
 				    json_integer((json_int_t)p->cached));
+	if (p->has_goals)
+		json_object_set_new(j, "goodput", goodput_json(p));
 	for (int m = 0; m < BENCH_N_METRICS; m++)
 		json_object_set_new(j, bench_metric_keys[m], summary_json(&p->metric[m]));
 	json_object_set_new(j, "samples", samples_json(p));

@@ -27,6 +27,13 @@ enum bench_metric {
 extern const char *const bench_metric_names[BENCH_N_METRICS]; /* "TTFT" */
 extern const char *const bench_metric_keys[BENCH_N_METRICS]; /* "ttft_ms" */
 
+/* What a request must keep to be a good one, in ms; 0: no bound. TTFT, TPOT and E2E have one. */
+struct bench_goals {
+	double ms[BENCH_N_METRICS];
+};
+/* "ttft:500,tpot:50": a name and a bound in ms each. */
+int bench_goals_parse(struct bench_goals *g, const char *text, struct err *e);
+
 #define BENCH_KINDS_MAX	 8
 #define BENCH_SLICES_MAX 60
 
@@ -44,6 +51,9 @@ struct bench_report {
 	const struct bench_run *run;
 	const struct bench_workload *w;
 	const struct bench_facts *facts;
+	struct bench_goals goals;
+	bool has_goals;
+	size_t good; /* ended well and kept all goals */
 	size_t ok, failed, cut;
 	size_t short_answers; /* ok, with fewer tokens than asked for */
 	uint64_t tokens_in, tokens_out; /* of requests that ended well */
@@ -61,10 +71,10 @@ struct bench_report {
 	double slice_running[BENCH_SLICES_MAX]; /* requests, mean */
 };
 
-/* The others must outlive it. -ENOMEM. */
+/* Run, workload and facts must outlive it; goals may be NULL. -ENOMEM. */
 int bench_report_make(struct bench_report *p, const struct bench_run *r,
 		      const struct bench_workload *w, const struct bench_facts *facts,
-		      struct err *e);
+		      const struct bench_goals *goals, struct err *e);
 void bench_report_free(struct bench_report *p);
 
 void bench_report_table(const struct bench_report *p, FILE *f);

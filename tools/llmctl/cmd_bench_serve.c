@@ -30,7 +30,7 @@ static const char usage[] =
 	"          [--runs N] [--duration SECONDS] [--warmup N] [--timeout SECONDS]\n"
 	"  as whom [--principals N] [--priority N] [--recovery SECONDS]\n"
 	"  result  [--json] [--details] [--save FILE] [--plot FILE.svg] [--baseline FILE]\n"
-	"          [--fail-on-regression]";
+	"          [--fail-on-regression] [--goodput ttft:MS,tpot:MS,e2e:MS]";
 
 enum {
 	OPT_URL = 1,
@@ -59,6 +59,7 @@ enum {
 	OPT_DETAILS,
 	OPT_SAVE,
 	OPT_PLOT,
+	OPT_GOODPUT,
 	OPT_BASELINE,
 	OPT_FAIL,
 };
@@ -91,6 +92,7 @@ static const struct option options[] = {
 	{"details", no_argument, NULL, OPT_DETAILS},
 	{"save", required_argument, NULL, OPT_SAVE},
 	{"plot", required_argument, NULL, OPT_PLOT},
+	{"goodput", required_argument, NULL, OPT_GOODPUT},
 	{"baseline", required_argument, NULL, OPT_BASELINE},
 	{"fail-on-regression", no_argument, NULL, OPT_FAIL},
 	{0},
@@ -101,6 +103,7 @@ struct serve {
 	struct bench_socket_opts socket;
 	struct bench_http_opts http;
 	struct bench_workload w;
+	struct bench_goals goals;
 	const char *lengths, *save, *plot, *baseline;
 	double timeout_s;
 	bool json, details, fail_on_regression;
@@ -126,6 +129,16 @@ static bool get_range(const char *name, const char *arg, struct bench_range *out
 	if (!bench_range_parse(out, arg, &e))
 		return true;
 	ctl_fail("%s: %s", name, e.msg);
+	return false;
+}
+
+static bool get_goals(const char *arg, struct bench_goals *out)
+{
+	struct err e;
+
+	if (!bench_goals_parse(out, arg, &e))
+		return true;
+	ctl_fail("--goodput: %s", e.msg);
 	return false;
 }
 
@@ -220,6 +233,8 @@ static int take_option(struct serve *s, int opt, const char *arg)
 	case OPT_PLOT:
 		s->plot = arg;
 		return 1;
+	case OPT_GOODPUT:
+		return get_goals(arg, &s->goals) ? 1 : -1;
 	case OPT_BASELINE:
 		s->baseline = arg;
 		return 1;
@@ -445,7 +460,7 @@ static int measure(const struct serve *s, struct bench_target *t)
 			status =
 				ctl_fail("bench serve: nothing was asked: the time was over before "
 					 "the first request was due");
-	} else if (bench_report_make(&p, &r, &s->w, &t->facts, &e)) {
+	} else if (bench_report_make(&p, &r, &s->w, &t->facts, &s->goals, &e)) {
 		status = ctl_fail("%s", e.msg);
 	} else {
 		rc = report(s, &p);
