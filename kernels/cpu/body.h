@@ -275,6 +275,15 @@ static void store_bf16(const float *h, int64_t cols, int m, int i, uint16_t *x)
 
 #define EACH_TOKEN UNROLL for (int i = 0; i < m; i++)
 
+/*
+ * Several tokens at once ask for weights too slowly for the hardware to read far enough ahead, and
+ * too fast to wait for them: products and memory would take turns. One to four keep it busy alone.
+ */
+INLINE void fetch_ahead(const uint8_t *w, int bytes, const int m)
+{
+	UNROLL for (int i = 0; m >= 6 && i < bytes; i += 64) __builtin_prefetch(w + 4096 + i);
+}
+
 /* The four quads of a Q6_K sub-block. */
 INLINE void q6k_quads(vb out[4], const uint8_t *q)
 {
@@ -301,6 +310,7 @@ INLINE void q8_0_m(const void *w, const void *xv, const struct act_meta *meta, i
 		vi a[MAX_M];
 		vf dw;
 
+		fetch_ahead(q, 8 * QUAD, m);
 		EACH_TOKEN a[i] = VB_DOT8_BIAS ? vi_shl(vi_set1(meta[i].neg_sum), 7) : vi_set1(0);
 		UNROLL for (int k = 0; k < 8; k++)
 		{
@@ -318,6 +328,7 @@ TILE_FN(q8_0)
 /* a[] += 32 nibbles of a row (as Q4_0 and Q4_K store them) . 32 activations */
 INLINE void dot_nibbles(vi *a, const uint8_t *q, const int8_t *x, const int m)
 {
+	fetch_ahead(q, 4 * QUAD, m);
 	UNROLL for (int k = 0; k < 4; k++)
 	{
 		vb p = vb_load(q + k * QUAD), lo = vb_lo4(p), hi = vb_hi4(p);
@@ -397,6 +408,7 @@ INLINE void q6_k_m(const void *w, const void *xv, const struct act_meta *meta, i
 			vb q[4];
 			vf s;
 
+			fetch_ahead(g + Q6K_QUANTS + j * 3 * QUAD, 3 * QUAD, m);
 			q6k_quads(q, g + Q6K_QUANTS + j * 3 * QUAD);
 			EACH_TOKEN a[i] = vi_shl(vi_set1(meta[i].neg_half[j & 1]), 5);
 			UNROLL for (int k = 0; k < 4; k++) EACH_TOKEN a[i] =
@@ -427,6 +439,7 @@ INLINE void bf16_m(const void *w, const void *xv, const struct act_meta *meta, i
 
 	EACH_TOKEN f[i] = h[i] = vf_set1(0);
 	for (; pairs >= 2; pairs -= 2, g += 2 * QUAD, x += 4 * m) {
+		fetch_ahead(g, 2 * QUAD, m);
 		EACH_TOKEN f[i] = vf_dot_bf16(f[i], g, x + i * 2);
 		EACH_TOKEN h[i] = vf_dot_bf16(h[i], g + QUAD, x + (m + i) * 2);
 	}
