@@ -120,16 +120,17 @@ static struct request *weakest_after(const struct request *r)
 
 /* ---- admission ------------------------------------------------------------------------------- */
 
-/* Pages that those who run need for what they were admitted with, and one more for each. */
+/* Pages that those who run need for what they were admitted with and for a page's worth of answer. */
 static int spoken_for(const struct engine *en)
 {
 	int sum = 0;
 
 	for (int i = 0; i < en->n_running; i++) {
-		const struct session *s = en->running[i]->session;
-		int more = kv_pages_for(s->n_ids) - s->n_pages;
+		const struct request *r = en->running[i];
+		int n = r->session->n_ids + KV_PAGE_TOKENS, limit = request_limit(r);
+		int more = kv_pages_for(n < limit ? n : limit) - r->session->n_pages;
 
-		sum += (more > 0 ? more : 0) + 1;
+		sum += more > 0 ? more : 0;
 	}
 	return sum;
 }

@@ -12,3 +12,5 @@ $(O)/bench/membw: $(call obj,tools/llmctl/bandwidth.c)
 
 .PHONY: bench-programs
 bench-programs: $(BENCH)
+
+-include $(patsubst tests/bench/%.c,$(O)/tests/bench/%.d,$(wildcard tests/bench/*.c))
