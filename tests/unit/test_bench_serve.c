@@ -145,6 +145,11 @@ static void test_bootstrap(void)
 		      "the interval of a difference of means of %zu is as wide as it should be: %g",
 		      n, c.hi - c.lo);
 	}
+	/* That of a quantile: sqrt(q (1 - q) / n) over the density there, 0.02665 / 10 at P99. */
+	bench_compare(&c, a, 4000, b, 4000, 0.99, 1);
+	CHECK(near(c.hi - c.lo, 2 * 2.576 * sqrt(2) * sqrt(0.99 * 0.01 / 4000) / 0.002665, 0.3),
+	      "so is that of P99: %g", c.hi - c.lo);
+	bench_compare(&c, a, 4000, b, 4000, BENCH_MEAN, 1);
 	bench_compare(&again, a, 4000, b, 4000, BENCH_MEAN, 1);
 	CHECK(again.lo == c.lo && again.hi == c.hi, "the same seed gives the same interval");
 	bench_compare(&c, a, 7, b, 4000, 0.5, 1);
@@ -314,6 +319,8 @@ static void test_lengths(void)
 struct fake {
 	struct bench_target base;
 	int fail_every, lifetime, submitted, open, most_open;
+	int answering; /* streams with more than one token to give */
+	bool mixed; /* a prompt came for one token while another stream was answering */
 	struct fake_stream *streams[64];
 };
 
@@ -369,6 +376,8 @@ static int fake_submit(struct bench_stream *bs, const struct bench_body *b, stru
 	s->prompt = parts[0];
 	s->left = s->total = parts[1];
 	t->submitted++;
+	t->mixed = t->mixed || (s->total == 1 && t->answering);
+	t->answering += s->total > 1;
 	s->fails = t->fail_every && t->submitted % t->fail_every == 0;
 	return 0;
 }
@@ -408,6 +417,7 @@ static int fake_wait(struct bench_target *bt, int64_t timeout_ns, struct err *e)
 		s->h->tokens(s->ctx, &id, 1, now);
 		if (--s->left)
 			continue;
+		t->answering -= s->total > 1;
 		end.ok = true;
 		end.tokens = s->total;
 		end.cached_tokens = s->prompt / 2;
@@ -463,6 +473,26 @@ static void test_loop(void)
 	bench_run_free(&r);
 }
 
+static void test_one_token(void)
+{
+	struct fake t = {.base.ops = &fake_ops};
+	struct bench_workload w;
+	struct bench_report p;
+	struct bench_run r;
+	struct err e;
+
+	bench_workload_init(&w, 0, &e);
+	w.tg = (struct bench_range){1, 1};
+	bench_workload_finish(&w, &e);
+	bench_run(&r, &t.base, &w, 60, false, &e);
+	bench_report_make(&p, &r, &w, &t.base.facts, NULL, &e);
+	CHECK(p.ok == 4 && p.metric[BENCH_TTFT].n == 4 && !p.metric[BENCH_TPOT].n &&
+		      !p.metric[BENCH_ITL].n,
+	      "answers of one token have no time per later token");
+	bench_report_free(&p);
+	bench_run_free(&r);
+}
+
 static void test_failures(void)
 {
 	struct fake t = {.base.ops = &fake_ops, .fail_every = 3};
@@ -509,12 +539,14 @@ static void test_depth_and_rate(void)
 	w.concurrency = 4;
 	w.runs = 10;
 	w.depth = 50;
-	w.pp = w.tg = (struct bench_range){5, 5};
+	w.pp = (struct bench_range){5, 5};
+	w.tg = (struct bench_range){2, 9};
 	bench_workload_finish(&w, &e);
 	CHECK(!bench_run(&r, &t.base, &w, 60, false, &e) && r.n == 10 && t.submitted == 20,
 	      "at a depth, one request each loads and is not counted");
 	for (size_t i = 0; i < r.n; i++)
 		right = right && r.records[i].prompt == 50 + 1 + 5;
+	CHECK(!t.mixed, "none loads while another one answers");
 	CHECK(right && r.measured_s < (double)(r.end_ns - r.start_ns) * 1e-9,
 	      "they ask at that depth; loading is not in the measured time");
 	bench_run_free(&r);
@@ -632,6 +664,7 @@ int main(void)
 	test_ranges();
 	test_lengths();
 	test_loop();
+	test_one_token();
 	test_failures();
 	test_depth_and_rate();
 	test_baseline();
