@@ -11,26 +11,33 @@
 
 #include "tests/tap.h"
 #include "tests/unit/requests.h"
+#include "tests/unit/tiny_model.h"
 #include "tests/unit/witness.h"
 
-#define SMALL "tests/fixtures/models/qwen3-tied-sharded" /* context 512 */
-#define DEMO  "tools/demo/model" /* context 2048 */
+/* What a test cannot do without. */
+#define NEED(cond)                                                                                 \
+	do {                                                                                       \
+		if (!(cond)) {                                                                     \
+			CHECK(false, "%s", #cond);                                                 \
+			return;                                                                    \
+		}                                                                                  \
+	} while (0)
 
-static struct engine *open_sized(const char *model, int max_seqs, int chunk, int pages)
+static struct tiny_model tiny;
+
+static struct engine *open_sized(int max_seqs, int chunk, int pages)
 {
-	struct engine_opts o = {.model = model,
+	struct engine_opts o = {.model = tiny.path,
 				.kv_type = KV_F32,
+				.ctx = 2048,
+				.kv_bytes = (size_t)pages * TINY_PAGE_BYTES,
 				.chunk = chunk,
 				.max_seqs = max_seqs,
 				.step_ms = 1000000};
 	struct witness *w = witness_create(false);
 	struct engine *en = NULL;
 	struct err e;
-	/* as large as either model's pages */
-	size_t page = (size_t)KV_PAGE_TOKENS * 32 * 4 * 2 * 2 * (strcmp(model, SMALL) ? 5 : 2);
 
-	o.ctx = strcmp(model, SMALL) ? 2048 : 512;
-	o.kv_bytes = pages * page;
 	if (engine_open_on(&en, &o, &w->backend, &e)) {
 		printf("# %s\n", e.msg);
 		return NULL;
@@ -170,7 +177,7 @@ struct load {
 static bool measure(struct shares *s, const struct load load[2], int max_seqs, int chunk, int pages)
 {
 	enum { WARM_UP = 300, STEPS = 4000 };
-	struct engine *en = open_sized(SMALL, max_seqs, chunk, pages);
+	struct engine *en = open_sized(max_seqs, chunk, pages);
 	int n[2] = {load[0].requests, load[1].requests};
 	struct job *job = calloc(n[0] + n[1], sizeof(*job));
 	struct rng r = {.x = 3};
@@ -219,8 +226,7 @@ static void test_equal_shares(void)
 	for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++) {
 		struct shares s;
 
-		REQUIRE(measure(&s, load, engines[i].max_seqs, engines[i].chunk, engines[i].pages),
-			"a loaded engine");
+		NEED(measure(&s, load, engines[i].max_seqs, engines[i].chunk, engines[i].pages));
 		CHECK(s.rows[0] > 0.9 * s.rows[1] && s.rows[0] < 1.1 * s.rows[1],
 		      "%d places, chunks of %d, %d pages: one with ten times as many requests gets "
 		      "no more: %.0f and %.0f tokens",
@@ -236,7 +242,7 @@ static void test_unlike_loads(void)
 	struct shares s;
 	double work[2];
 
-	REQUIRE(measure(&s, load, 4, 64, 100), "a loaded engine");
+	NEED(measure(&s, load, 4, 64, 100));
 	work[0] = s.rows[0] * (254 + 2 * FAIR_DECODE_WORK) / (254 + 2);
 	work[1] = s.rows[1] * (10 + 99 * FAIR_DECODE_WORK) / (10 + 99);
 	CHECK(work[0] > 0.9 * work[1] && work[0] < 1.1 * work[1],
@@ -250,10 +256,10 @@ static void test_weights(void)
 	static const struct load mixed[2] = {{20, 60, 20, 0, 0}, {60, 60, 20, 0, 19}};
 	struct shares s;
 
-	REQUIRE(measure(&s, nice, 4, 64, 64), "a loaded engine");
+	NEED(measure(&s, nice, 4, 64, 64));
 	CHECK(s.rows[0] > 2.6 * s.rows[1] && s.rows[0] < 3.5 * s.rows[1],
 	      "priority -5 against 0 is worth 1.25^5 = 3.05: %.2f", s.rows[0] / s.rows[1]);
-	REQUIRE(measure(&s, mixed, 4, 64, 64), "a loaded engine");
+	NEED(measure(&s, mixed, 4, 64, 64));
 	CHECK(s.rows[0] > 0.9 * s.rows[1],
 	      "somebody's requests of many priorities take nothing from another: %.0f against %.0f",
 	      s.rows[0], s.rows[1]);
@@ -265,13 +271,13 @@ static void test_weights(void)
 static void test_late(int max_seqs)
 {
 	enum { LONG = 400 };
-	struct engine *en = open_sized(SMALL, max_seqs, 64, 16 * max_seqs);
+	struct engine *en = open_sized(max_seqs, 64, 16 * max_seqs);
 	struct job *job = calloc(3 * max_seqs, sizeof(*job)), late;
 	/* The others may get ahead by a quantum and by what they would have to compute again. */
 	int bound = (512 + 50 + LONG) / (FAIR_DECODE_WORK * max_seqs) + 10;
 	uint64_t arrival;
 
-	REQUIRE(en && job, "opens");
+	NEED(en && job);
 	for (int i = 0; i < 3 * max_seqs; i++) {
 		job_init(&job[i], en, 0, i * 100000, 50, LONG);
 		job_submit(&job[i]);
@@ -302,11 +308,11 @@ static void test_late(int max_seqs)
 /* A prompt of many steps, and a short one behind it. */
 static void test_long_prompt(uint64_t principal)
 {
-	struct engine *en = open_sized(DEMO, 8, 16, 100);
+	struct engine *en = open_sized(8, 16, 100);
 	static struct job big, small;
 	uint64_t arrival;
 
-	REQUIRE(en, "opens");
+	NEED(en);
 	job_init(&big, en, 0, 1, 1900, 5);
 	job_submit(&big);
 	for (int i = 0; i < 5; i++)
@@ -327,12 +333,12 @@ static void test_long_prompt(uint64_t principal)
 /* Two long prompts at once. */
 static void test_long_prompts(void)
 {
-	struct engine *en = open_sized(DEMO, 8, 16, 100);
+	struct engine *en = open_sized(8, 16, 100);
 	static struct job job[2];
 	struct witness *w;
 	double rows[2];
 
-	REQUIRE(en, "opens");
+	NEED(en);
 	w = witness_of(en);
 	for (int i = 0; i < 2; i++) {
 		job_init(&job[i], en, i, i, 1900, 5);
@@ -359,12 +365,12 @@ static void test_order(void)
 	static const int priority[] = {7, 0, -3, 19, -20, 0};
 	static const int expected[] = {5, 3, 2, 6, 1, 4}; /* equals: as they came */
 	enum { N = sizeof(priority) / sizeof(priority[0]) };
-	struct engine *en = open_sized(SMALL, 1, 64, 20);
+	struct engine *en = open_sized(1, 64, 20);
 	static struct job job[N];
 	int n_ended = 0;
 	bool ok = true;
 
-	REQUIRE(en, "opens");
+	NEED(en);
 	for (int i = 0; i < N; i++) {
 		job_init(&job[i], en, 3, i * 1000, 30, 10);
 		job[i].priority = priority[i];
@@ -383,12 +389,12 @@ static void test_order(void)
 static void test_deadlines(void)
 {
 	enum { N = 4 };
-	struct engine *en = open_sized(SMALL, 1, 64, 20);
+	struct engine *en = open_sized(1, 64, 20);
 	static struct job job[N], warm_up;
 	int n_ended = 0;
 	uint64_t now;
 
-	REQUIRE(en, "opens");
+	NEED(en);
 	job_init(&warm_up, en, 3, 99, 30, 50); /* so that it knows what work takes */
 	job_submit(&warm_up);
 	step_until(en, NULL, 1000);
@@ -416,11 +422,11 @@ static void test_starving(const char *what, uint64_t principal, int poor, int ri
 			  int max_seqs, int pages)
 {
 	enum { STREAM = 12 };
-	struct engine *en = open_sized(SMALL, max_seqs, 64, pages);
+	struct engine *en = open_sized(max_seqs, 64, pages);
 	static struct job job[STREAM], victim;
 	uint64_t before;
 
-	REQUIRE(en, "opens");
+	NEED(en);
 	for (int i = 0; i < STREAM; i++) {
 		job_init(&job[i], en, 0, i * 1000000, 40, 20);
 		job[i].priority = rich;
@@ -459,15 +465,15 @@ static void test_growing(void)
 	int bad = 0;
 
 	for (int i = 0; i < N; i++) {
-		en = open_sized(SMALL, 1, 64, 3);
-		REQUIRE(en, "opens");
+		en = open_sized(1, 64, 3);
+		NEED(en);
 		job_init(&alone[i], en, i, i * 1000, PROMPT, ANSWER);
 		job_submit(&alone[i]);
 		step_until(en, NULL, 1000);
 		engine_close(en);
 	}
-	en = open_sized(SMALL, N, 64, 3);
-	REQUIRE(en, "opens");
+	en = open_sized(N, 64, 3);
+	NEED(en);
 	for (int i = 0; i < N; i++) {
 		job_init(&job[i], en, i, i * 1000, PROMPT, ANSWER);
 		job_submit(&job[i]);
@@ -496,20 +502,20 @@ static void test_growing(void)
 static void test_parked(void)
 {
 	enum { N = 3, OTHERS = 6 };
-	struct engine *en = open_sized(SMALL, N, 64, 12);
+	struct engine *en = open_sized(N, 64, 12);
 	static struct job alone[N], job[N], other[OTHERS];
 	int bad = 0, waiting = 0;
 	struct engine_stats st;
 
-	REQUIRE(en, "opens");
+	NEED(en);
 	for (int i = 0; i < N; i++) {
 		job_init(&alone[i], en, 0, i * 1000, 70, 60);
 		job_submit(&alone[i]);
 		step_until(en, NULL, 1000);
 	}
 	engine_close(en);
-	en = open_sized(SMALL, N, 64, 12);
-	REQUIRE(en, "opens");
+	en = open_sized(N, 64, 12);
+	NEED(en);
 	for (int i = 0; i < N; i++) {
 		job_init(&job[i], en, 0, i * 1000, 70, 60);
 		job_submit(&job[i]);
@@ -544,7 +550,7 @@ static void test_parked(void)
 static void test_queue_bound(void)
 {
 	enum { MAX = 5 };
-	struct engine_opts o = {.model = SMALL, .kv_type = KV_F32, .max_seqs = 2};
+	struct engine_opts o = {.model = tiny.path, .kv_type = KV_F32, .max_seqs = 2};
 	struct witness *w = witness_create(false);
 	static struct job job[20];
 	struct engine *en = NULL;
@@ -552,7 +558,7 @@ static void test_queue_bound(void)
 	int n = 0, rc = 0, ended = 0;
 
 	o.max_waiting = MAX;
-	REQUIRE(!engine_open_on(&en, &o, &w->backend, &e), "opens");
+	NEED(!engine_open_on(&en, &o, &w->backend, &e));
 	for (; n < 20 && !rc; n++) {
 		job_init(&job[n], en, n, n * 100, 10, 20);
 		rc = job_try(&job[n], &e);
@@ -582,13 +588,13 @@ static size_t heap_in_use(void)
 static void test_many_sessions(void)
 {
 	enum { N = 10000, AT_ONCE = 500 };
-	struct engine *en = open_sized(SMALL, 32, 256, 200);
+	struct engine *en = open_sized(32, 256, 200);
 	struct session **s = calloc(N, sizeof(*s));
 	struct job *job = calloc(AT_ONCE, sizeof(*job));
 	size_t start, idle, asked;
 	int bad = 0;
 
-	REQUIRE(en && s && job, "opens");
+	NEED(en && s && job);
 	start = heap_in_use();
 	for (int i = 0; i < N; i++)
 		bad += engine_session_open(en, &s[i], NULL) != 0;
@@ -605,20 +611,16 @@ static void test_many_sessions(void)
 	}
 	asked = heap_in_use() - start;
 	CHECK(!bad, "%d sessions each ask something tiny (%d fail)", N, bad);
-#if defined(__SANITIZE_ADDRESS__)
-	tap_skip("what a session costs: the sanitizer's allocator does not say");
-	(void)idle;
-	(void)asked;
-#else
-	CHECK(idle / N <= 512 && asked / N <= 2048,
-	      "a session takes %zu bytes, and %zu after something tiny", idle / N, asked / N);
-#endif
+	if (SANITIZED)
+		tap_skip("what a session costs: the sanitizer's allocator does not say");
+	else
+		CHECK(idle / N <= 512 && asked / N <= 2048,
+		      "a session takes %zu bytes, and %zu after something tiny", idle / N,
+		      asked / N);
 	for (int i = 0; i < N; i++)
 		engine_session_close(s[i]);
-#if !defined(__SANITIZE_ADDRESS__)
 	CHECK(heap_in_use() <= start + 65536, "and nothing when it is closed: %zd bytes are left",
 	      (ssize_t)(heap_in_use() - start));
-#endif
 	CHECK(kv_available(&en->kv) == en->kv.n_pages, "every page is back");
 	engine_close(en);
 	free(job);
@@ -645,7 +647,7 @@ static bool play(struct scene *s, enum disturbance what, int who, int when)
 	int unpark = -1;
 
 	memset(s, 0, sizeof(*s));
-	s->en = open_sized(SMALL, 3, 32, 5);
+	s->en = open_sized(3, 32, 5);
 	if (!s->en)
 		return false;
 	for (int i = 0; i < SWEPT; i++) {
@@ -683,7 +685,7 @@ static void test_sweep(void)
 	static struct scene quiet, s;
 	struct engine_stats st;
 
-	REQUIRE(play(&quiet, PARK, 0, -2), "the undisturbed scene ends");
+	NEED(play(&quiet, PARK, 0, -2));
 	engine_stats(quiet.en, &st);
 	CHECK(st.preempted > 0, "the scene is crowded: %d preemptions in %d steps",
 	      (int)st.preempted, quiet.steps);
@@ -692,7 +694,7 @@ static void test_sweep(void)
 		int bad = 0, runs = 0;
 
 		for (int who = 0; who < SWEPT; who++)
-			for (int when = 0; when <= quiet.steps; when++) {
+			for (int when = 0; when <= quiet.steps; when += SANITIZED ? 5 : 1) {
 				bool ok = play(&s, what, who, when);
 
 				runs++;
@@ -726,6 +728,8 @@ static void test_sweep(void)
 
 int main(void)
 {
+	if (!tiny_model_make(&tiny, 256, NULL))
+		return 1;
 	test_equal_shares();
 	test_unlike_loads();
 	test_weights();
@@ -747,5 +751,6 @@ int main(void)
 	test_queue_bound();
 	test_many_sessions();
 	test_sweep();
+	tiny_model_remove(&tiny);
 	return tap_done();
 }

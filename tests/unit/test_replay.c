@@ -15,9 +15,10 @@
 
 #include "tests/tap.h"
 #include "tests/unit/requests.h"
+#include "tests/unit/tiny_model.h"
 #include "tests/unit/witness.h"
 
-#define MODEL	  "tools/demo/model"
+#define MODEL	  "tools/demo/model" /* whose tokenizer */
 #define CTX	  192
 #define VOCAB	  2048
 #define MAX_TOK	  44
@@ -27,6 +28,8 @@
 static const char liked[] =
 	"Gr\u00fc\u00dfe aus \u6f22\u5b57, na\u00efve caf\u00e9 \U0001f600\U0001f9ea "
 	"\u03b1\u03b2\u03b3 END of it. \u00bfqu\u00e9? \U0001f469\u200d\U0001f52c\n";
+
+static struct tiny_model tiny;
 
 /* ---- what is asked ------------------------------------------------------------------------------- */
 
@@ -42,7 +45,10 @@ struct ask {
 static struct engine *open_engine(struct rng *r, bool split_classes)
 {
 	static const int chunks[] = {1, 7, 64, 256};
-	struct engine_opts o = {.model = MODEL, .kv_type = KV_F32, .ctx = CTX, .step_ms = 1000000};
+	struct engine_opts o = {.model = tiny.path,
+				.kv_type = KV_F32,
+				.ctx = CTX,
+				.step_ms = 1000000};
 	struct witness *w = witness_create(split_classes);
 	struct engine *en = NULL;
 	struct ids ids = {0};
@@ -53,8 +59,7 @@ static struct engine *open_engine(struct rng *r, bool split_classes)
 	w->taste.eos_in = 60;
 	o.chunk = chunks[rng_below(r, 4)];
 	o.max_seqs = rng_range(r, 1, 16);
-	o.kv_bytes = (size_t)(kv_pages_for(CTX) + rng_below(r, 12)) * KV_PAGE_TOKENS * 5 * 2 * 2 *
-		     32 * 4;
+	o.kv_bytes = (size_t)(kv_pages_for(CTX) + rng_below(r, 12)) * TINY_PAGE_BYTES;
 	if (engine_open_on(&en, &o, &w->backend, &e)) {
 		printf("# %s\n", e.msg);
 		return NULL;
@@ -369,10 +374,12 @@ static const char *run_group(int group)
 int main(void)
 {
 	const char *one = getenv("LLM_SEED"), *times = getenv("LLM_SEEDS");
-	int groups = (int)(40 * (times ? atof(times) : 1)), bad = 0;
+	int groups = (int)(40 * (times ? atof(times) : SANITIZED ? 0.2 : 1)), bad = 0;
 	struct rng r = {.x = 1};
-	struct engine *en = open_engine(&r, false);
+	struct engine *en = NULL;
 
+	if (tiny_model_make(&tiny, VOCAB, MODEL))
+		en = open_engine(&r, false);
 	if (!CHECK(en, "opens"))
 		return tap_done();
 	test_fold(en, one ? 1 : groups * 250);
@@ -393,5 +400,6 @@ int main(void)
 	      "of them inside a possible stop string %d, inside a character %d; at the end by a "
 	      "stop string %d, by eos %d, by length %d",
 	      cuts.inside_stop, cuts.inside_char, cuts.at_stop, cuts.at_eos, cuts.at_length);
+	tiny_model_remove(&tiny);
 	return tap_done();
 }

@@ -18,8 +18,8 @@
 
 #include "tests/tap.h"
 #include "tests/unit/requests.h"
+#include "tests/unit/tiny_model.h"
 #include "tests/unit/witness.h"
-#include "tools/llmctl/synth.h"
 
 #define CTX	  352
 #define MAX_TURNS 4
@@ -77,8 +77,7 @@ struct universe {
 };
 
 static const struct witness_taste no_taste;
-static char dir[] = "/var/tmp/test_schedule.XXXXXX"; /* for swap files, and for `tiny` */
-static char tiny[64]; /* the smallest model there is: `ref` is slow, and the witness needs none */
+static struct tiny_model tiny; /* `ref` is slow, and the witness needs no model */
 static bool verbose;
 
 /* No family has a recurrent state yet: give it one, and the pool places for snapshots of it. */
@@ -225,7 +224,7 @@ static bool make_universe(struct universe *u, const struct kind *k, int64_t numb
 
 	u->kind = k;
 	u->number = number;
-	u->model = k->backend && !strcmp(k->backend, "cpu") ? models[number % 3] : tiny;
+	u->model = k->backend && !strcmp(k->backend, "cpu") ? models[number % 3] : tiny.path;
 	for (int b = 0; b < 3; b++)
 		for (int i = 0; i < CTX; i++)
 			base[b][i] = rng_below(&r, VOCAB);
@@ -469,7 +468,7 @@ static void random_options(struct schedule *s, struct rng *r)
 		o->prefix_bytes =
 			rng_chance(r, 50) ? -1 : (int64_t)rng_range(r, 1, 6) * s->u->page_bytes;
 	if (rng_chance(r, 25)) {
-		o->swap_dir = dir;
+		o->swap_dir = tiny.dir;
 		o->swap_bytes = rng_chance(r, 50) ? 0 : rng_range(r, 1, 8) * slot;
 	}
 }
@@ -687,45 +686,12 @@ static void run_seeds(const struct kind *k, int from, int n)
 	free(u);
 }
 
-static bool make_tiny(void)
-{
-	static const char config[] =
-		"{\"architectures\":[\"Qwen3ForCausalLM\"],\"model_type\":\"qwen3\","
-		"\"hidden_act\":\"silu\",\"num_hidden_layers\":2,\"hidden_size\":32,"
-		"\"intermediate_size\":32,\"num_attention_heads\":2,\"num_key_value_heads\":1,"
-		"\"head_dim\":16,\"vocab_size\":256,\"max_position_embeddings\":512,"
-		"\"rms_norm_eps\":1e-6,\"rope_theta\":10000,\"attention_bias\":false,"
-		"\"tie_word_embeddings\":true}";
-	json_t *json = json_loads(config, 0, NULL);
-	struct synth_shape shape;
-	struct synth_job job = {.shape = &shape,
-				.format = synth_format_find("gguf-f32"),
-				.config = json,
-				.out = tiny,
-				.name = "tiny",
-				.seed = 1,
-				.threads = 1};
-	uint64_t bytes;
-	struct err e = {"gguf-f32: no such format"};
-	bool ok;
-
-	snprintf(tiny, sizeof(tiny), "%s/tiny.gguf", dir);
-	ok = json && job.format && !synth_shape_parse(&shape, json, &e) &&
-	     !synth_write(&job, &bytes, &e);
-	if (!ok)
-		printf("# %s\n", e.msg);
-	json_decref(json);
-	return ok;
-}
-
 int main(void)
 {
 	const char *one = getenv("LLM_SEED"), *times = getenv("LLM_SEEDS");
-	double factor = times ? atof(times) : 1;
+	double factor = times ? atof(times) : SANITIZED ? 0.1 : 1;
 
-	if (!access("/dev/shm", W_OK)) /* memory, where there is such a thing */
-		memcpy(dir, "/dev/shm", strlen("/dev/shm"));
-	if (!mkdtemp(dir) || !CHECK(make_tiny(), "a model to test with"))
+	if (!tiny_model_make(&tiny, VOCAB, NULL))
 		return 1;
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		const struct kind *k = &kinds[i];
@@ -737,7 +703,6 @@ int main(void)
 		else if (!strncmp(one, k->name, len) && one[len] == ':')
 			run_seeds(k, atoi(one + len + 1), 1);
 	}
-	unlink(tiny);
-	rmdir(dir);
+	tiny_model_remove(&tiny);
 	return tap_done();
 }
