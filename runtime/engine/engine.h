@@ -144,7 +144,7 @@ struct request_params {
 	size_t n_posted;
 	uint64_t posted_bytes;
 	/* Called during engine_step() (DONE also from engine_session_close()). May call
-	 * engine_submit(), engine_cancel() and engine_park(), nothing else. */
+	 * engine_submit(), engine_cancel(), engine_park() and engine_pause(), nothing else. */
 	void (*on_event)(void *ctx, struct request *r, const struct engine_event *ev);
 	void *ctx;
 };
@@ -162,6 +162,8 @@ void engine_cancel(struct request *r);
  * only as long as nobody else wants them; the answer is the same either way.
  */
 void engine_park(struct request *r, bool parked);
+/* A short rest, of the caller's choosing: it takes no steps, and keeps its place. */
+void engine_pause(struct request *r, bool paused);
 
 enum engine_request_state {
 	ENGINE_WAITING,         /* not started */

@@ -22,7 +22,8 @@ struct session {
 	struct request *active;         /* the turn that has begun, also while it is preempted */
 	struct request *behind;         /* later turns, in order (request.next_behind) */
 	int32_t *ids;                   /* [cap] tokens whose K and V are in the pages, then those
-					 * of the active request that are still to be computed */
+					 * of the active request that are still to be computed; of
+					 * a preempted one all, though the pages may be gone */
 	uint8_t *generated;             /* [cap] their classes; NULL unless backend->split_classes */
 	int cap;
 	int n_cached;                   /* computed */
@@ -54,17 +55,17 @@ struct request {
 	struct heap_node wait_node;
 	enum request_state state;
 	bool begun;                     /* STARTED is out */
-	bool cancelled, parked;
+	bool cancelled, parked, paused;
 	bool complete, stopped;         /* replayed to its end; by a stop string */
 	int priority;
 	double weight;
 	double due;                     /* in fair.work */
 	uint64_t number;                /* order of arrival */
 	double promised;                /* prompt tokens promised and not charged yet */
-	struct ids prompt;              /* what it is to begin with: prompt and posted ids, or all
-					 * so far when it was preempted; empty while it runs */
+	struct ids prompt;              /* prompt and posted ids; empty once it has begun */
 	uint8_t *prompt_generated;      /* their classes; NULL unless backend->split_classes */
 	int n_prompt, n_posted;
+	int n_ids;                      /* preempted: how many of session.ids it goes on with */
 	int n_computed;                 /* positions computed at least once, and charged */
 	uint64_t tried;                 /* engine.n_freed when it lacked pages */
 	int rows;                       /* in the step in hand */
@@ -133,7 +134,7 @@ void session_truncate(struct session *s, int n);
 /* Keep nothing. */
 void session_release(struct session *s);
 /*
- * Make ids[0..n) the session's tokens. Keeps what it has computed of them and takes the pages of
+ * Make ids[0..n), which may be its own, the session's tokens. Keeps what it has computed of them and takes the pages of
  * others (of the same principal) that hold more. At least one token is left to compute. `generated`
  * may be NULL: none of them. Returns the number of tokens that need no computing, or -ENOMEM.
  */

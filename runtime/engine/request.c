@@ -264,6 +264,11 @@ void engine_park(struct request *r, bool parked)
 	}
 }
 
+void engine_pause(struct request *r, bool paused)
+{
+	r->paused = paused;
+}
+
 enum engine_request_state engine_request_state(const struct request *r)
 {
 	if (r->parked)

@@ -6,8 +6,9 @@
  * budget. Fair queueing (fair.h) says whose request is admitted and whose prompt goes first.
  *
  * Pages are taken as they are needed. When there are none, idle conversations give theirs up, then
- * requests are preempted: their pages go to the prefix cache (and from there perhaps to the swap
- * file), they are queued again, and compute what was lost in the meantime. In a fight for pages the
+ * requests are preempted: they are queued again, and their pages can be taken like those of idle
+ * conversations. Published pages go to the prefix cache first, and from there perhaps to the swap file;
+ * what is lost is computed again. In a fight for pages the
  * request that is due first wins; that order never changes, so whoever stands first in it gets to
  * its end. For a place, and for pages to begin with, a request preempts
  *   one that is parked,
@@ -57,16 +58,10 @@ void sched_remove(struct request *r)
 static void preempt(struct request *r)
 {
 	struct session *s = r->session;
-	int n = s->n_ids;
 
+	r->n_ids = s->n_ids;
 	sched_remove(r);
-	session_release(s);
 	r->rows = 0;
-	r->prompt = (struct ids){.v = s->ids, .n = n, .cap = s->cap};
-	r->prompt_generated = s->generated;
-	s->ids = NULL;
-	s->generated = NULL;
-	s->cap = 0;
 	r->en->stats.preempted++;
 	request_queue(r);
 }
@@ -181,7 +176,7 @@ static bool start(struct request *r)
 	struct engine *en = r->en;
 	struct session *s = r->session;
 	struct err e;
-	int n = (int)r->prompt.n, cached;
+	int n = r->begun ? r->n_ids : (int)r->prompt.n, cached;
 
 	if (!s) {
 		if (engine_session_open(en, &s, &e)) {
@@ -194,7 +189,8 @@ static bool start(struct request *r)
 	}
 	s->principal = r->who->id;
 	session_touch(s);
-	cached = session_enter(s, r->prompt.v, r->prompt_generated, n);
+	cached = r->begun ? session_enter(s, s->ids, s->generated, n)
+			  : session_enter(s, r->prompt.v, r->prompt_generated, n);
 	if (cached < 0) {
 		request_fail(r, ENOMEM, "session: out of memory: try again later");
 		return true;
@@ -265,7 +261,7 @@ static struct request *next_prompt(const struct engine *en)
 	for (int i = 0; i < en->n_running; i++) {
 		struct request *r = en->running[i];
 
-		if (r->parked || r->rows || pending(r) <= 1)
+		if (r->parked || r->paused || r->rows || pending(r) <= 1)
 			continue;
 		if (!best || r->who->vtime < best->who->vtime ||
 		    (r->who->vtime == best->who->vtime && request_before(r, best)))
@@ -305,7 +301,7 @@ static void plan_rows(struct engine *en)
 
 	for (int i = 0; i < en->n_running; i++) {
 		r = en->running[i];
-		r->rows = !r->parked && pending(r) == 1;
+		r->rows = !r->parked && !r->paused && pending(r) == 1;
 		n_decode += r->rows;
 	}
 	budget = prompt_budget(en, n_decode);
@@ -534,6 +530,6 @@ int engine_runnable(const struct engine *en)
 	for (const struct request *r = en->cancelled; r; r = r->next_cancelled)
 		n++;
 	for (int i = 0; i < en->n_running; i++)
-		n += !en->running[i]->parked;
+		n += !en->running[i]->parked && !en->running[i]->paused;
 	return n;
 }

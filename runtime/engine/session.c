@@ -285,11 +285,13 @@ int session_enter(struct session *s, const int32_t *ids, const uint8_t *generate
 	       (!s->generated || s->generated[same] == (generated ? generated[same] : 0)))
 		same++;
 	reuse(s, ids, generated, same, n - 1);
-	memcpy(s->ids, ids, n * sizeof(*ids));
-	if (s->generated && generated)
-		memcpy(s->generated, generated, n);
-	else if (s->generated)
-		memset(s->generated, 0, n);
+	if (ids != s->ids) {
+		memcpy(s->ids, ids, n * sizeof(*ids));
+		if (s->generated && generated)
+			memcpy(s->generated, generated, n);
+		else if (s->generated)
+			memset(s->generated, 0, n);
+	}
 	s->n_ids = n;
 	s->snapshot_at = (n - 1) / KV_PAGE_TOKENS * KV_PAGE_TOKENS;
 	return s->n_cached;

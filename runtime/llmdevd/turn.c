@@ -126,8 +126,10 @@ static void turn_error(struct turn *t, int error, const char *sentence)
 
 void turn_park(struct turn *t)
 {
-	if (t->rq)
-		engine_park(t->rq, !t->ended && (t->park_reader || t->park_pace));
+	if (!t->rq)
+		return;
+	engine_park(t->rq, !t->ended && t->park_reader);
+	engine_pause(t->rq, !t->ended && t->park_pace);
 }
 
 /* Ends a turn whose request the engine may hold; the engine's own end comes with its next step. */
