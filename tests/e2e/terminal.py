@@ -9,10 +9,33 @@ import select
 import sys
 import time
 
-pid, fd = pty.fork()
-if pid == 0:
-    os.environ["TERM"] = "xterm"
-    os.execv(sys.argv[1], [sys.argv[1], "chat", *sys.argv[2:]])
+
+
+def start():
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ["TERM"] = "xterm"
+        os.execv(sys.argv[1], [sys.argv[1], "chat", *sys.argv[2:]])
+    return pid, fd
+
+
+def finish(step):
+    """Reads until the terminal is closed; the program must have ended well."""
+    end = time.monotonic() + 20
+    try:
+        while select.select([fd], [], [], max(0, end - time.monotonic()))[0] and os.read(fd, 4096):
+            pass
+    except OSError:
+        end = 0
+    if end:
+        os.kill(pid, 9)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    print("%s: exit status %d" % (step, status))
+    if status:
+        sys.exit(1)
+
+
+pid, fd = start()
 seen = b""
 
 
@@ -57,6 +80,7 @@ type_(b"\n")
 expect(b"generated", "and it is answered")
 expect(b"> ", "a prompt")
 type_(b"\x04")
-status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-print("Ctrl-D ends it: exit status %d" % status)
-sys.exit(status)
+finish("Ctrl-D ends it")
+pid, fd = start()
+type_(b"\x04")
+finish("also one typed before the prompt")

@@ -108,6 +108,9 @@ static int read_key(EditLine *el, wchar_t *key)
 		}
 		if (read(STDIN_FILENO, &byte, 1) != 1)
 			return 0;
+		/* A Ctrl-D typed before the terminal was in raw mode arrives like this (n_tty). */
+		if (!byte)
+			byte = 'D' - '@';
 		switch (mbrtowc(key, &byte, 1, &state)) {
 		case (size_t)-2: /* the character has more bytes */
 			break;
