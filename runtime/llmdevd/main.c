@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "engine/engine.h"
 #include "engine/engine_options.h"
 #include "lib/llmdev.h"
@@ -116,29 +117,9 @@ static void make_parent(const char *path)
 
 /* ---- options -------------------------------------------------------------------------------------- */
 
-/* A number with an optional K, M or G (powers of 1024). */
 static bool parse_size(const char *s, uint64_t lo, uint64_t hi, uint64_t *out)
 {
-	unsigned long long n;
-	char *end;
-	int shift = 0;
-
-	errno = 0;
-	if (*s < '0' || *s > '9')
-		return false;
-	n = strtoull(s, &end, 10);
-	if (*end == 'K' || *end == 'k')
-		shift = 10;
-	else if (*end == 'M' || *end == 'm')
-		shift = 20;
-	else if (*end == 'G' || *end == 'g')
-		shift = 30;
-	if (shift)
-		end++;
-	if (errno || *end || n > (UINT64_MAX >> shift))
-		return false;
-	*out = (uint64_t)n << shift;
-	return *out >= lo && *out <= hi;
+	return size_parse(s, out) && *out >= lo && *out <= hi;
 }
 
 static bool parse_seconds(const char *s, double *out)

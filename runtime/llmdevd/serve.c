@@ -121,6 +121,20 @@ static uint64_t run_timers(struct server *sv)
 	return due;
 }
 
+/* A disk that fills up costs speed, not answers: somebody should know. */
+static void report_swap(struct server *sv)
+{
+	struct engine_stats st;
+
+	if (sv->swap_reported)
+		return;
+	engine_stats(sv->en, &st);
+	if (st.swap_error)
+		say(sv, "%s", st.swap_error);
+	/* Nothing to watch: it has ended, or there was none. */
+	sv->swap_reported = !st.swap_max_pages;
+}
+
 int server_step(struct server *sv, struct err *e)
 {
 	uint64_t due = run_timers(sv), now = now_ns();
@@ -142,6 +156,7 @@ int server_step(struct server *sv, struct err *e)
 		clients_reap(sv);
 		if (rc < 0)
 			return rc;
+		report_swap(sv);
 	}
 	transport_flush(sv->t);
 	return 0;

@@ -82,6 +82,7 @@ struct server {
 	unsigned int log_left_out;
 	bool step_owed; /* a cancelled request ends in the next step */
 	bool reap_owed; /* a client without a channel lost its last turn */
+	bool swap_reported; /* that the swap file has ended; or there never was one */
 	bool draining;
 	uint64_t drain_ns;
 };
