@@ -36,6 +36,11 @@ fails() {
 	[ $rc -eq "$1" ] && grep -qe "$2" "$tmp/err" && [ ! -s "$tmp/out" ] &&
 		[ "$(wc -l <"$tmp/err")" -le 2 ] || { echo "# status $rc"; sed 's/^/# /' "$tmp/err"; return 1; }
 }
+placed() { [ "$(ask --priority 5 --deadline 600 --principal somebody "$q1")" = "$(ask "$q1")" ]; }
+check "ask --priority, --deadline, --principal: the same answer" placed
+late() { "$ctl" ask --socket "$socket" --deadline 0.001 "$q1" 2>"$tmp/err" >/dev/null; [ $? -eq 1 ] && grep -q deadline "$tmp/err"; }
+check "ask --deadline: an answer that comes too late is an error" late
+check "ask --priority out of range: usage" fails 2 priority "$ctl" ask --priority 30 hi
 check "no daemon: an error" fails 1 "start llmdevd" "$ctl" ask --socket "$tmp/none" hi
 check "no question: usage" fails 2 usage "$ctl" ask --socket "$socket"
 check "an empty question: usage" fails 2 empty "$ctl" ask --socket "$socket" ""

@@ -10,22 +10,27 @@
 #include "session.h"
 
 static const char usage[] =
-	"ask [--device PATH | --socket PATH] [--json] [-n N] [--recovery SECONDS] "
-	"[--quiet] TEXT (\"-\": from stdin)";
+	"ask [--device PATH | --socket PATH] [--json] [-n N] [--priority N] [--deadline SECONDS] "
+	"[--principal LABEL] [--recovery SECONDS] [--quiet] TEXT (\"-\": from stdin)";
 
 struct ask {
 	struct ctl_session_opts session;
 	bool json;
-	long long max_tokens;
+	long long max_tokens, priority;
+	double deadline_s; /* 0: none */
+	const char *principal; /* NULL: the user's own */
 };
 
 /* -1: go on; else the exit status. */
 static int parse(struct ask *a, int argc, char **argv)
 {
-	enum { OPT_JSON = 1 };
+	enum { OPT_JSON = 1, OPT_PRIORITY, OPT_DEADLINE, OPT_PRINCIPAL };
 	static const struct option options[] = {
 		CTL_SESSION_OPTIONS,
 		{"json", no_argument, NULL, OPT_JSON},
+		{"priority", required_argument, NULL, OPT_PRIORITY},
+		{"deadline", required_argument, NULL, OPT_DEADLINE},
+		{"principal", required_argument, NULL, OPT_PRINCIPAL},
 		{0},
 	};
 	int opt, rc;
@@ -40,6 +45,17 @@ static int parse(struct ask *a, int argc, char **argv)
 			break;
 		case OPT_JSON:
 			a->json = true;
+			break;
+		case OPT_PRIORITY:
+			if (!ctl_int("--priority", optarg, -20, 19, &a->priority))
+				return 2;
+			break;
+		case OPT_DEADLINE:
+			if (!ctl_double("--deadline", optarg, 1e-3, 1e6, &a->deadline_s))
+				return 2;
+			break;
+		case OPT_PRINCIPAL:
+			a->principal = optarg;
 			break;
 		default:
 			rc = ctl_session_option(&a->session, opt, optarg);
@@ -81,6 +97,10 @@ int cmd_ask(int argc, char **argv)
 	}
 	ctl_catch_sigint();
 	r.max_tokens = (uint32_t)a.max_tokens;
+	r.priority = (int32_t)a.priority;
+	r.principal = a.principal;
+	if (a.deadline_s > 0)
+		r.deadline_ns = ctl_now_ns() + (uint64_t)(a.deadline_s * 1e9);
 	s = ctl_session_open(&a.session);
 	rc = s ? ctl_session_ask(s, text, len, a.json, &r) : 1;
 	ctl_session_close(s);
