@@ -265,6 +265,44 @@ static void test_weights(void)
 	      s.rows[0], s.rows[1]);
 }
 
+/* One that idled for long has saved up nothing. */
+static void test_idling(void)
+{
+	enum { N = 10 };
+	struct engine *en = open_sized(4, 64, 64);
+	static struct job job[2][N];
+	struct witness *w;
+	double rows[2];
+
+	NEED(en);
+	w = witness_of(en);
+	for (int i = 0; i < N; i++)
+		for (int p = 0; p < 2; p++) {
+			job_init(&job[p][i], en, p, (i * 2 + p) * 100000, 60, 20);
+			job[p][i].again = p ? 3 : 1 << 30;
+			job_submit(&job[p][i]);
+		}
+	for (int i = 0; i < 5000; i++)
+		engine_step(en, NULL);
+	for (int i = 0; i < N; i++) {
+		NEED(job[1][i].ended == 4);
+		job[1][i].again = 1 << 30;
+		job_submit(&job[1][i]);
+	}
+	for (int p = 0; p < 2; p++)
+		rows[p] = -(double)w->rows_of[p];
+	for (int i = 0; i < 1000; i++)
+		engine_step(en, NULL);
+	for (int p = 0; p < 2; p++)
+		rows[p] += w->rows_of[p];
+	CHECK(rows[1] < 1.2 * rows[0] && rows[1] > 0.8 * rows[0],
+	      "who comes back from idling has saved up nothing: %.0f and %.0f tokens", rows[1],
+	      rows[0]);
+	for (int i = 0; i < N; i++)
+		job[0][i].again = job[1][i].again = 0;
+	engine_close(en);
+}
+
 /* ---- who comes late, who is small ------------------------------------------------------------ */
 
 /* All places are taken by long answers; somebody else asks one short thing. */
@@ -547,6 +585,37 @@ static void test_parked(void)
 	engine_close(en);
 }
 
+/* Readers that stop for a moment after every token, as one does whose daemon has --pace. */
+static void test_short_parks(void)
+{
+	enum { N = 6, ANSWER = 40 };
+	struct engine *en = open_sized(2, 64, 64);
+	static struct job job[N];
+	struct engine_stats st;
+	int bad = 0, seen[N] = {0};
+
+	NEED(en);
+	for (int i = 0; i < N; i++) {
+		job_init(&job[i], en, 0, i * 1000, 100, ANSWER);
+		job_submit(&job[i]);
+	}
+	for (int step = 0; step < 5000 && engine_step(en, NULL) > 0; step++)
+		for (int i = 0; i < N; i++)
+			if (job[i].req) {
+				engine_park(job[i].req, job[i].n != seen[i]);
+				seen[i] = job[i].n;
+			}
+	for (int i = 0; i < N; i++)
+		bad += job[i].ended != 1 || job[i].n != ANSWER;
+	engine_stats(en, &st);
+	CHECK(!bad && st.recomputed_tokens == 0,
+	      "parking costs a place, but while there are pages no token is computed again: %d, "
+	      "with "
+	      "%d preemptions",
+	      (int)st.recomputed_tokens, (int)st.preempted);
+	engine_close(en);
+}
+
 static void test_queue_bound(void)
 {
 	enum { MAX = 5 };
@@ -733,6 +802,7 @@ int main(void)
 	test_equal_shares();
 	test_unlike_loads();
 	test_weights();
+	test_idling();
 	test_late(1);
 	test_late(4);
 	test_late(16);
@@ -748,6 +818,7 @@ int main(void)
 	test_starving("the same principal's", 0, 1, 0, 1.5 * FAIR_PRIORITY_WORK + 4000, 2, 20);
 	test_growing();
 	test_parked();
+	test_short_parks();
 	test_queue_bound();
 	test_many_sessions();
 	test_sweep();

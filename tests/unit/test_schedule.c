@@ -38,15 +38,15 @@ struct kind {
 };
 
 static const struct kind kinds[] = {
-	{"witness", NULL, KV_F32, false, false, 3000, 50},
-	{"witness-classes", NULL, KV_BF16, true, false, 1500, 50},
-	{"witness-state", NULL, KV_F32, false, true, 1500, 50},
-	{"cpu-f32", "cpu", KV_F32, false, false, 500, 250},
-	{"cpu-bf16", "cpu", KV_BF16, false, false, 500, 250},
-	{"cpu-fp8", "cpu", KV_FP8, false, false, 250, 250},
-	{"ref-f32", "ref", KV_F32, false, false, 100, 100},
-	{"ref-bf16", "ref", KV_BF16, false, false, 50, 50},
-	{"ref-fp8", "ref", KV_FP8, false, false, 30, 50},
+	{"witness", NULL, KV_F32, false, false, 2500, 50},
+	{"witness-classes", NULL, KV_BF16, true, false, 1250, 50},
+	{"witness-state", NULL, KV_F32, false, true, 1250, 50},
+	{"cpu-f32", "cpu", KV_F32, false, false, 350, 175},
+	{"cpu-bf16", "cpu", KV_BF16, false, false, 350, 175},
+	{"cpu-fp8", "cpu", KV_FP8, false, false, 150, 150},
+	{"ref-f32", "ref", KV_F32, false, false, 60, 60},
+	{"ref-bf16", "ref", KV_BF16, false, false, 30, 30},
+	{"ref-fp8", "ref", KV_FP8, false, false, 15, 50},
 };
 
 static const char *const models[] = {"tests/fixtures/models/qwen3-tied-sharded",
@@ -241,7 +241,7 @@ static bool make_universe(struct universe *u, const struct kind *k, int64_t numb
 		t->n = same;
 		if (rng_chance(&r, 40)) /* the pages behind it hold the same ids, and are others */
 			t->prompt[rng_below(&r, same)] = rng_below(&r, VOCAB);
-		for (int i = rng_below(&r, 12); i > 0; i--)
+		for (int i = rng_chance(&r, 50) ? rng_below(&r, 12) : 0; i > 0; i--)
 			t->prompt[t->n++] = rng_below(&r, VOCAB);
 		for (int i = 0;; i++, t++) {
 			t->max_tokens =
@@ -417,10 +417,12 @@ static void random_items(struct schedule *s, struct rng *r)
 {
 	int spread = rng_chance(r, 30) ? 1 : rng_range(r, 2, 120), principals = rng_range(r, 1, 4);
 	bool sessions = rng_chance(r, 80);
+	int convs = rng_chance(r, 20) ? rng_range(r, 1, 2) : CONVS; /* few: a crowd asks the same */
+	int first = rng_below(r, CONVS - convs + 1);
 
 	s->n_items = rng_range(r, 2, MAX_ITEMS);
 	for (int i = 0; i < s->n_items; i++) {
-		const struct conv *c = &s->u->conv[rng_below(r, CONVS)];
+		const struct conv *c = &s->u->conv[first + rng_below(r, convs)];
 		struct item *it = &s->item[i];
 		int at = rng_below(r, spread);
 
