@@ -85,6 +85,8 @@ int engine_option(struct engine_opts *o, int opt, const char *arg, struct err *e
 		return err_set(e, -EINVAL, "--kv-type: `%s`: use f32, bf16 or fp8", arg);
 	case ENGINE_OPT_CHUNK:
 		return whole(&o->chunk, "--chunk", arg, 1 << 20, e);
+	case ENGINE_OPT_STEP_MS:
+		return whole(&o->step_ms, "--step-ms", arg, 60000, e);
 	case ENGINE_OPT_CTX:
 		return whole(&o->ctx, "--ctx", arg, 1 << 30, e);
 	case ENGINE_OPT_KV_SIZE:

@@ -17,6 +17,7 @@ enum {
 	ENGINE_OPT_EXACT,
 	ENGINE_OPT_KV_TYPE,
 	ENGINE_OPT_CHUNK,
+	ENGINE_OPT_STEP_MS,
 	ENGINE_OPT_CTX,
 	ENGINE_OPT_KV_SIZE,
 	ENGINE_OPT_PREFIX_CACHE,
@@ -30,6 +31,7 @@ enum {
 	{"exact", no_argument, NULL, ENGINE_OPT_EXACT},                                            \
 	{"kv-type", required_argument, NULL, ENGINE_OPT_KV_TYPE},                                  \
 	{"chunk", required_argument, NULL, ENGINE_OPT_CHUNK},                                      \
+	{"step-ms", required_argument, NULL, ENGINE_OPT_STEP_MS},                                  \
 	{"ctx", required_argument, NULL, ENGINE_OPT_CTX},                                          \
 	{"kv-size", required_argument, NULL, ENGINE_OPT_KV_SIZE},                                  \
 	{"prefix-cache", required_argument, NULL, ENGINE_OPT_PREFIX_CACHE},                        \
@@ -38,7 +40,7 @@ enum {
 
 #define ENGINE_OPTIONS_USAGE                                                                       \
 	"[--backend auto|cpu|ref] [--threads N] [--exact] [--kv-type f32|bf16|fp8] [--chunk N] "   \
-	"[--ctx N] [--kv-size SIZE] [--prefix-cache SIZE|off] [--swap DIR[:SIZE]]"
+	"[--step-ms N] [--ctx N] [--kv-size SIZE] [--prefix-cache SIZE|off] [--swap DIR[:SIZE]]"
 
 /* Everything unset: what engine_open() takes as its defaults. */
 void engine_options_default(struct engine_opts *o);

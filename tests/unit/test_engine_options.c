@@ -113,6 +113,7 @@ int main(void)
 	refuses(ENGINE_OPT_THREADS, "0", "--threads");
 	refuses(ENGINE_OPT_KV_TYPE, "int4", "--kv-type");
 	refuses(ENGINE_OPT_CHUNK, "x", "--chunk");
+	refuses(ENGINE_OPT_STEP_MS, "0", "--step-ms");
 	refuses(ENGINE_OPT_CTX, "-4", "--ctx");
 	CHECK(engine_option(&(struct engine_opts){0}, 'h', NULL, NULL) == 0, "leaves others alone");
 	kv_sizes();
