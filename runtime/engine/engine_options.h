@@ -38,9 +38,13 @@ enum {
 	{"swap", required_argument, NULL, ENGINE_OPT_SWAP}
 /* clang-format on */
 
-#define ENGINE_OPTIONS_USAGE                                                                       \
-	"[--backend auto|cpu|ref] [--threads N] [--exact] [--kv-type f32|bf16|fp8] [--chunk N] "   \
-	"[--step-ms N] [--ctx N] [--kv-size SIZE] [--prefix-cache SIZE|off] [--swap DIR[:SIZE]]"
+/* For usage lines, in two halves where one is too long. */
+#define ENGINE_OPTIONS_USAGE_1                                                                     \
+	"[--backend auto|cpu|ref] [--threads N] [--exact] [--kv-type f32|bf16|fp8]"
+#define ENGINE_OPTIONS_USAGE_2                                                                     \
+	"[--chunk N] [--step-ms N] [--ctx N] [--kv-size SIZE] [--prefix-cache SIZE|off] "          \
+	"[--swap DIR[:SIZE]]"
+#define ENGINE_OPTIONS_USAGE ENGINE_OPTIONS_USAGE_1 " " ENGINE_OPTIONS_USAGE_2
 
 /* Everything unset: what engine_open() takes as its defaults. */
 void engine_options_default(struct engine_opts *o);

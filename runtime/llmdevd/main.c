@@ -39,7 +39,8 @@ struct options {
 static const char usage_text[] =
 	"usage: llmdevd MODEL [--socket PATH] [--name NAME] [--batch N] [--pace N]\n"
 	"               [--drain SECONDS] [--limits LIST] [--verbose]\n"
-	"               " ENGINE_OPTIONS_USAGE "\n"
+	"               " ENGINE_OPTIONS_USAGE_1 "\n"
+	"               " ENGINE_OPTIONS_USAGE_2 "\n"
 	"\n"
 	"  MODEL            a directory (config.json and safetensors), a .gguf file, a cached "
 	"name\n"
