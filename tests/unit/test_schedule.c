@@ -461,7 +461,7 @@ static void random_options(struct schedule *s, struct rng *r)
 
 			need = pages > need ? pages : need;
 		}
-	*o = (struct engine_opts){.threads = rng_chance(r, 30) ? 2 : 1};
+	*o = (struct engine_opts){.threads = rng_chance(r, 15) ? 2 : 1};
 	o->chunk = chunks[rng_below(r, 4)];
 	o->max_seqs = rng_range(r, 1, 9);
 	s->n_pages = need + (rng_chance(r, 60) ? rng_below(r, 6) : rng_below(r, 60));
