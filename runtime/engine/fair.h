@@ -11,9 +11,10 @@
  * from anybody else.
  *
  * Within a principal. A request is due when as much work has been done as it asks for itself,
- * counted from its arrival, and FAIR_PRIORITY_WORK later for each step of priority. So equals are
- * served in order of arrival, small ones need not wait for large ones, and every request is the
- * first one day, whatever comes after it. A deadline makes it due earlier.
+ * counted from its arrival, and FAIR_PRIORITY_WORK later for each step of priority, of which 0 is
+ * the first. So equals are served in order of arrival, small ones need not wait for large ones, and
+ * every request is the first one day, whatever comes after it. One with a deadline is due then, if
+ * that is earlier: before those of its priority that have none, unless they have waited for long.
  *
  * `promised` is the virtual time as it will be when all admitted prompts are computed. Admission goes
  * by it, or the first to come would take all places before any work was counted.

@@ -144,7 +144,7 @@ static void set_due(struct request *r, uint64_t deadline_ns)
 	const struct engine *en = r->en;
 	double left;
 
-	r->due = en->fair.work + prompt_work(r) + r->priority * FAIR_PRIORITY_WORK;
+	r->due = en->fair.work + prompt_work(r) + (r->priority + 1) * FAIR_PRIORITY_WORK;
 	if (!deadline_ns)
 		return;
 	left = deadline_ns > r->ns_submit ? (double)(deadline_ns - r->ns_submit) : 0;

@@ -440,7 +440,6 @@ static void test_deadlines(void)
 	now = engine_now_ns();
 	for (int i = 0; i < N; i++) {
 		job_init(&job[i], en, 3, i * 1000, 30, 10);
-		job[i].priority = 10;
 		job[i].deadline = i ? now + (N - i) * 200000000ull : 0;
 		job[i].n_ended = &n_ended;
 		job_submit(&job[i]);
