@@ -257,9 +257,14 @@ struct llm_progress {
 };
 
 /* llm_text.subtype; 0 in TEXT events */
-#define LLM_DATA_REASONING 1
-#define LLM_DATA_TOOL_CALL 2
-#define LLM_DATA_LOGPROBS  3
+#define LLM_DATA_REASONING 1 /* UTF-8 */
+#define LLM_DATA_TOOL_CALL 2 /* a whole call: one object of OpenAI's tool_calls, with index */
+#define LLM_DATA_MALFORMED 3 /* the text that follows looked like a tool call: why it is none */
+/* From here on bytes that do not follow from the ids: no part of posted_bytes. */
+#define LLM_DATA_ASIDE     0x100
+#define LLM_DATA_LOGPROBS  0x101 /* JSON, of the next token; comes before its event */
+#define LLM_DATA_JSON      0x102 /* a part of the result of a request that is no generation */
+#define LLM_DATA_EMBEDDING 0x103 /* a part of a vector: floats (f32, the machine's order) */
 
 /**
  * struct llm_text - payload of TEXT and DATA: ids and the bytes that became whole with them
@@ -268,8 +273,10 @@ struct llm_progress {
  * @subtype: LLM_DATA_*
  * @__reserved: 0
  *
- * Every generated id is posted exactly once and in order, also while its text is held back
- * (an unfinished character, a possible stop string).
+ * Every generated id is posted exactly once and in order, also while its text is held back (an
+ * unfinished character, a possible stop string or tool call). The pieces that one id completes are
+ * posted one after the other, the id with the first. A backend that takes over computes the same
+ * pieces again and goes on after the bytes that were posted.
  */
 struct llm_text {
 	__u32 n_ids;
@@ -611,7 +618,7 @@ struct llm_msg_session {
  * @resume_len: bytes of the third part, at most LLM_RESUME_MAX; 0: not STARTED yet
  * @n_ids: elements of the fourth part
  * @finish: LLM_FINISH_* with LLM_MSG_F_FINISHED, else 0
- * @posted_bytes: text bytes posted by TEXT and DATA events so far
+ * @posted_bytes: text bytes posted by TEXT and DATA events so far, LLM_DATA_ASIDE's not counted
  * @seq: of the next event to be posted
  *
  * Four parts follow, each padded with zeroes to a multiple of 8: the payload, the principal, the

@@ -54,6 +54,9 @@ struct engine_opts {
 int engine_open(struct engine **out, const struct engine_opts *o, struct err *e);
 void engine_close(struct engine *en);
 
+/* How an embedding is made of the hidden states after the final norm. */
+enum engine_pooling { POOLING_NONE, POOLING_LAST, POOLING_MEAN };
+
 /* Facts for people and tools; strings live as long as the engine. */
 struct engine_info {
 	const char *model;              /* name: last path component, or general.name */
@@ -68,6 +71,8 @@ struct engine_info {
 	bool row_invariant;
 	struct load_stats load;
 	uint64_t fingerprint;           /* model + tokenizer + layout + backend: what replay relies on */
+	enum engine_pooling pooling;    /* NONE: the model makes no embeddings */
+	bool normalise;                 /* embeddings have length 1 */
 	double temperature, top_p, min_p;       /* the checkpoint's sampling defaults (temp 0 if none) */
 	int top_k;
 };
@@ -96,9 +101,18 @@ enum engine_finish { FINISH_STOP, FINISH_LENGTH, FINISH_CANCELLED };
 enum engine_event_kind {
 	ENGINE_STARTED,         /* first prefill step is about to run */
 	ENGINE_PROGRESS,        /* prompt tokens done / total */
+	ENGINE_REPLAYED,        /* one of the posted ids, folded again: as TOKEN, without logits;
+				 * these come before STARTED */
 	ENGINE_TOKEN,           /* an id, and the text that became whole with it (maybe none) */
+	ENGINE_EMBEDDING,       /* the prompt's vector */
 	ENGINE_DONE,
 	ENGINE_ERROR,
+};
+
+struct token_logprob {
+	int32_t id;
+	float logprob;                  /* natural, of the model's own distribution: without penalties,
+					 * bias, mask and temperature */
 };
 
 struct engine_event {
@@ -108,6 +122,11 @@ struct engine_event {
 	size_t text_len;
 	const float *logits;            /* TOKEN: [vocab] it was drawn from, penalties included;
 					 * valid during the call */
+	const struct token_logprob *logprobs;   /* TOKEN, if asked for: the token's own, then those of
+					 * the likeliest ids in order; valid during the call */
+	int n_logprobs;
+	const float *vector;            /* EMBEDDING: [n_vector]; valid during the call */
+	int n_vector;
 	int done, total;                /* PROGRESS */
 	enum engine_finish finish;      /* DONE */
 	int error;                      /* ERROR: errno */
@@ -116,6 +135,13 @@ struct engine_event {
 	uint64_t ns_submit, ns_start, ns_first, ns_end;         /* DONE: CLOCK_MONOTONIC */
 };
 
+struct logit_bias {
+	int32_t id;
+	float bias;                     /* added to the logit */
+};
+
+#define ENGINE_MAX_LOGPROBS 20
+
 struct request_params {
 	struct session *session;        /* NULL: a fresh context that ends with the request */
 	const int32_t *prompt;          /* copied */
@@ -123,6 +149,7 @@ struct request_params {
 	size_t n_history;               /* at most n_prompt: ids of earlier turns */
 	const uint8_t *generated;       /* [n_history] 1: the model generated it then; counts only
 					 * where backend->split_classes */
+	bool embed;                     /* no answer: EMBEDDING, then DONE; -EOPNOTSUPP without pooling */
 	int max_tokens;                 /* 0: to the end of the context */
 	uint64_t principal;             /* on whose behalf: the engine's time is shared between
 					 * principals, cached prefixes within one only (the lower
@@ -135,10 +162,23 @@ struct request_params {
 	struct sampling sampling;
 	const char *const *stop;        /* strings; copied */
 	int n_stop;
+	bool special_text;              /* texts of events spell special tokens out (never the one
+					 * that ends the answer) */
+	int n_logprobs;                 /* < 0: none; else so many likeliest ids beside the token's own,
+					 * at most ENGINE_MAX_LOGPROBS */
+	const struct logit_bias *bias;  /* copied */
+	int n_bias;
+	/*
+	 * Called before each token is drawn, never during replay (ENGINE_REPLAYED and ENGINE_TOKEN
+	 * tell how far the answer is): bit id % 64 of word id / 64 says that the token may come;
+	 * NULL: any may. Valid until the call returns to the engine's caller. NULL: no constraint.
+	 */
+	const uint64_t *(*mask)(void *ctx, struct request *r);
 	/*
 	 * Replay: ids that an earlier engine generated and posted for this very request. They are
 	 * decoded again, not sampled; their events are not repeated. `posted_bytes` is the text
-	 * length that was posted with them: if the fold arrives elsewhere the request ends in error.
+	 * length that was posted with them: if the fold arrives elsewhere the request ends in error
+	 * (UINT64_MAX: not checked here).
 	 */
 	const int32_t *posted;
 	size_t n_posted;

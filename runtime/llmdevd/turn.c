@@ -284,6 +284,9 @@ static void on_event(void *ctx, struct request *r, const struct engine_event *ev
 	struct turn *t = ctx;
 
 	switch (ev->kind) {
+	case ENGINE_REPLAYED:
+	case ENGINE_EMBEDDING:
+		break;
 	case ENGINE_STARTED:
 		turn_started(t);
 		break;

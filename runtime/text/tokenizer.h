@@ -46,6 +46,16 @@ int32_t tokenizer_n_vocab(const struct tokenizer *t);
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
 		     struct ids *out, struct err *e);
 
+/*
+ * The same for text of mixed origin, as a rendered template is: special tokens (TOK_SPECIAL) are
+ * matched only where none of their bytes is `user` text. Otherwise the spans change nothing: ids are
+ * those of tokenizer_encode(TOK_SPECIAL) wherever no user text spells a special token.
+ */
+struct tmpl_span;
+int tokenizer_encode_spans(const struct tokenizer *t, const char *text, size_t len,
+			   const struct tmpl_span *span, size_t n_spans, unsigned flags,
+			   struct ids *out, struct err *e);
+
 /* The id of exactly this token's text ("<|im_end|>"), -1 if there is none. */
 int32_t tokenizer_find(const struct tokenizer *t, const char *token);
 int32_t tokenizer_bos(const struct tokenizer *t);       /* -1: none */
