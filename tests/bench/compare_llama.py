@@ -18,11 +18,14 @@ tokens without sampling; llmctl's figure includes it. Each run of a prompt gets 
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
 import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import peer  # noqa: E402
 
 DECODE, PREFILL = 32, 128
 TARGETS = {  # decode ratio, share of the read bandwidth, prefill ratio
@@ -43,11 +46,11 @@ def ours(args, path, what):
     return json.loads(run(cmd).stdout), " ".join(cmd)
 
 
-def peer(args, path, kv, prompt, gen):
+def theirs(args, path, kv, prompt, gen):
     inside = "/" + os.path.relpath(path, args.peer_root) if args.peer_root else path
-    prefix = ["chroot", args.peer_root] if args.peer_root else []
-    cmd = prefix + ["llama-bench", "-m", inside, "-t", str(args.threads), "-p", str(prompt), "-n",
-                    str(gen), "-r", str(args.runs), "-ctk", kv, "-ctv", kv, "-o", "json"]
+    cmd = peer.prefix(args) + [
+        "llama-bench", "-m", inside, "-t", str(args.threads), "-p", str(prompt), "-n", str(gen), "-r",
+        str(args.runs), "-ctk", kv, "-ctv", kv, "-o", "json"]
     p = run(cmd)
     variant = re.search(r"loaded CPU backend from \S*/(\S+)", p.stderr)
     tests = json.loads(p.stdout)
@@ -56,26 +59,9 @@ def peer(args, path, kv, prompt, gen):
 
 
 def machine(args):
-    def first(pattern, path):
-        try:
-            m = re.search(pattern, open(path).read())
-        except OSError:
-            m = None
-        return m.group(1).strip() if m else "unknown"
-
-    git = lambda *a: subprocess.run(["git", *a], capture_output=True, text=True).stdout.strip()
-    prefix = ["chroot", args.peer_root] if args.peer_root else []
-    p = subprocess.run(prefix + ["dpkg-query", "-W", "-f", "${Package} ${Version}; ", "llama.cpp",
-                                 "libggml0"], capture_output=True, text=True)
-    return {
-        "cpu": first(r"model name\s*:\s*(.*)", "/proc/cpuinfo"), "cpus": os.cpu_count(),
-        "memory_kb": int(first(r"MemTotal:\s*(\d+)", "/proc/meminfo")),
-        "kernel": platform.release(), "arch": platform.machine(),
-        "commit": git("rev-parse", "--short", "HEAD"),
-        "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
-        "peer": p.stdout.strip("; ") or "llama-bench of unknown version",
-        "load_average_before": os.getloadavg(), "priority": args.priority,
-    }
+    p = subprocess.run(peer.prefix(args) + ["dpkg-query", "-W", "-f", "${Package} ${Version}; ",
+                                            "llama.cpp", "libggml0"], capture_output=True, text=True)
+    return peer.machine(args, p.stdout.strip("; ") or "llama-bench of unknown version")
 
 
 def bandwidth(args):
@@ -91,7 +77,7 @@ def measure(args, kind, path):
             for who in ("ours", "peer") if i % 2 == 0 else ("peer", "ours"):
                 if who == "peer":
                     size = (PREFILL, 0) if what == "prefill" else (0, DECODE)
-                    t, r["variant"], r["commands"]["peer " + what] = peer(args, path, "bf16", *size)
+                    t, r["variant"], r["commands"]["peer " + what] = theirs(args, path, "bf16", *size)
                     pair["peer"].update(t)
                     continue
                 # Other guests of the host change the bandwidth from second to second: it is
@@ -109,7 +95,7 @@ def measure(args, kind, path):
             kind, i + 1, pair["decode"], pair["peer"]["decode"], pair["prefill"],
             pair["peer"]["prefill"], pair["bandwidth"] / 1e9), file=sys.stderr)
     # llama.cpp at its own default KV type, for comparison
-    r["peer_f16_kv"], _, r["commands"]["peer_f16_kv"] = peer(args, path, "f16", PREFILL, DECODE)
+    r["peer_f16_kv"], _, r["commands"]["peer_f16_kv"] = theirs(args, path, "f16", PREFILL, DECODE)
     med = lambda f: statistics.median(f(p) for p in r["pairs"])
     r["decode"] = med(lambda p: p["decode"])
     r["prefill"] = med(lambda p: p["prefill"])
@@ -154,28 +140,12 @@ def markdown(m, results):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    ap.add_argument("--dir", required=True)
-    ap.add_argument("--peer-root", default="")
-    ap.add_argument("--build", default="build")
-    ap.add_argument("--pairs", type=int, default=5)
+    peer.add_arguments(ap)
     ap.add_argument("--runs", type=int, default=3, help="timed runs within a measurement")
-    ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--types", default="q8_0,q4_0,bf16")
     ap.add_argument("--shape", default="qwen3-0.6b", help="preset or config.json of llmctl synth")
-    ap.add_argument("--json", default="")
-    ap.add_argument("--priority", action="store_true", help="run everything at the highest nice "
-                    "priority (root): for machines that are not idle")
     args = ap.parse_args()
-    args.llmctl = os.path.join(args.build, "llmctl")
-    args.peer_root = os.path.abspath(args.peer_root) if args.peer_root else ""
-    args.dir = os.path.abspath(args.dir)
-    if args.peer_root and not args.dir.startswith(args.peer_root + "/"):
-        sys.exit("compare_llama: --dir must lie below --peer-root")
-    if args.priority:
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
-        if os.path.exists("/proc/self/autogroup"):  # nice counts only within one
-            with open("/proc/self/autogroup", "w") as f:
-                f.write("-20")
+    peer.settle(args, "compare_llama")
     run(["make", "O=" + args.build, os.path.join(args.build, "llmctl"),
          os.path.join(args.build, "bench", "membw")])
     os.makedirs(args.dir, exist_ok=True)

@@ -24,7 +24,6 @@ lie below ROOT then. Prints Markdown; --json keeps every single figure.
 import argparse
 import json
 import os
-import platform
 import re
 import socket
 import statistics
@@ -35,6 +34,10 @@ import tempfile
 import threading
 import time
 import urllib.request
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import peer  # noqa: E402
 
 median = statistics.median
 
@@ -185,13 +188,12 @@ def ours(args, path, ctx, sessions, extra=()):
         ["--socket", sock])
 
 
-def peer(args, path, ctx, slots, *extra):
+def theirs(args, path, ctx, slots, *extra):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     inside = "/" + os.path.relpath(path, args.peer_root) if args.peer_root else path
-    prefix = ["chroot", args.peer_root] if args.peer_root else []
-    return Server(args, "llama-server", prefix + [
+    return Server(args, "llama-server", peer.prefix(args) + [
         "llama-server", "-m", inside, "-t", str(args.threads), "-c", str(ctx * slots), "--parallel",
         str(slots), "-ctk", args.kv, "-ctv", args.kv, "--host", "127.0.0.1", "--port", str(port),
         *extra], ["--url", "http://127.0.0.1:%d" % port])
@@ -312,21 +314,9 @@ def measure_overload(args, a, scale, seconds, at_once):
 
 
 def machine(args):
-    def first(pattern, path):
-        try:
-            m = re.search(pattern, open(path).read())
-        except OSError:
-            m = None
-        return m.group(1).strip() if m else "unknown"
-
-    git = lambda *a: subprocess.run(["git", *a], capture_output=True, text=True).stdout.strip()
-    prefix = ["chroot", args.peer_root] if args.peer_root else []
-    p = subprocess.run(prefix + ["llama-server", "--version"], capture_output=True, text=True)
-    return {"cpu": first(r"model name\s*:\s*(.*)", "/proc/cpuinfo"), "cpus": os.cpu_count(),
-            "kernel": platform.release(), "commit": git("rev-parse", "--short", "HEAD"),
-            "modified": bool(git("status", "--porcelain", "--untracked-files=no")),
-            "peer": " ".join((p.stderr + p.stdout).split())[:120],
-            "load_average_before": os.getloadavg(), "priority": args.priority}
+    p = subprocess.run(peer.prefix(args) + ["llama-server", "--version"], capture_output=True,
+                       text=True)
+    return peer.machine(args, " ".join((p.stderr + p.stdout).split())[:120])
 
 
 def goal(reached, text):
@@ -384,11 +374,7 @@ def prepare(args):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    ap.add_argument("--dir", required=True)
-    ap.add_argument("--peer-root", default="")
-    ap.add_argument("--build", default="build")
-    ap.add_argument("--pairs", type=int, default=5)
-    ap.add_argument("--threads", type=int, default=2)
+    peer.add_arguments(ap)
     ap.add_argument("--kv", default="bf16", choices=["bf16", "f32"])
     ap.add_argument("--shape", default="qwen3-0.6b", help="preset or config.json of llmctl synth")
     ap.add_argument("--type", default="q8_0")
@@ -402,20 +388,8 @@ def main():
     ap.add_argument("--seconds", type=float, default=120, help="of overload")
     ap.add_argument("--at-once", default="25,200", help="of overload")
     ap.add_argument("--kv-size", default="512M", help="of the KV pool in overload")
-    ap.add_argument("--json", default="")
-    ap.add_argument("--priority", action="store_true", help="run everything at the highest nice "
-                    "priority (root): for machines that are not idle")
     args = ap.parse_args()
-    args.llmctl = os.path.join(args.build, "llmctl")
-    args.peer_root = os.path.abspath(args.peer_root) if args.peer_root else ""
-    args.dir = os.path.abspath(args.dir)
-    if args.peer_root and not args.dir.startswith(args.peer_root + "/"):
-        sys.exit("compare_serve: --dir must lie below --peer-root")
-    if args.priority:
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
-        if os.path.exists("/proc/self/autogroup"):  # nice counts only within one
-            with open("/proc/self/autogroup", "w") as f:
-                f.write("-20")
+    peer.settle(args, "compare_serve")
     path, only, servers = prepare(args), args.only.split(","), []
     runs = args.runs or 2 * args.clients
     ctx = -(-(args.pp + args.tg + 64) // 256) * 256
@@ -429,7 +403,7 @@ def main():
         if "streams" in only or "single" in only:
             a = start(ours, ctx, 256)
             if "streams" in only:
-                b = start(peer, ctx, args.clients, "--no-cache-prompt", "--cache-ram", "0")
+                b = start(theirs, ctx, args.clients, "--no-cache-prompt", "--cache-ram", "0")
                 result["streams"] = [
                     measure_streams(args, a, b, args.clients, args.pp, args.tg, runs),
                     measure_streams(args, a, b, 1, args.pp, args.tg, 2)]
@@ -438,7 +412,7 @@ def main():
                 result["single"] = measure_single(args, a, path)
             a.stop()
         if "prefix" in only:
-            a, b = start(ours, args.prefix + 256, 256), start(peer, args.prefix + 256, 2)
+            a, b = start(ours, args.prefix + 256, 256), start(theirs, args.prefix + 256, 2)
             result["prefix"] = measure_prefix(args, a, b, args.prefix)
             a.stop()
             b.stop()
