@@ -117,10 +117,12 @@ struct token_logprob {
 
 struct engine_event {
 	enum engine_event_kind kind;
-	int32_t id;                     /* TOKEN */
-	const char *text;               /* TOKEN (and DONE: text held back until the end); not NUL-terminated */
+	int32_t id;                     /* TOKEN, REPLAYED */
+	const char *text;               /* these (and DONE: text held back until the end); not
+					 * NUL-terminated */
 	size_t text_len;
-	const float *logits;            /* TOKEN: [vocab] it was drawn from, penalties included;
+	const float *logits;            /* TOKEN: [vocab] it was drawn from, bias and penalties
+					 * included; what the mask excludes may be -infinity;
 					 * valid during the call */
 	const struct token_logprob *logprobs;   /* TOKEN, if asked for: the token's own, then those of
 					 * the likeliest ids in order; valid during the call */
@@ -172,6 +174,7 @@ struct request_params {
 	 * Called before each token is drawn, never during replay (ENGINE_REPLAYED and ENGINE_TOKEN
 	 * tell how far the answer is): bit id % 64 of word id / 64 says that the token may come;
 	 * NULL: any may. Valid until the call returns to the engine's caller. NULL: no constraint.
+	 * No bit at all: the answer ends here (FINISH_STOP), without an id.
 	 */
 	const uint64_t *(*mask)(void *ctx, struct request *r);
 	/*
@@ -190,7 +193,7 @@ struct request_params {
 };
 
 /*
- * -EINVAL: empty prompt, id or priority out of range; -E2BIG: longer than the context; -ENOSPC: the
+ * -EINVAL: empty prompt, id, bias or priority out of range; -E2BIG: longer than the context; -ENOSPC: the
  * queue is full, or it could never fit the KV pool (the message has the sum).
  */
 int engine_submit(struct engine *en, const struct request_params *p, struct request **out,

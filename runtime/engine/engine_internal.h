@@ -74,6 +74,10 @@ struct request {
 	int max_tokens;
 	uint64_t posted_bytes;
 	struct sampling sampling;
+	struct logit_bias *bias;        /* [n_bias] */
+	int n_bias;
+	int n_logprobs;                 /* < 0: none */
+	const uint64_t *(*mask)(void *ctx, struct request *r);
 	struct fold fold;
 	void (*on_event)(void *ctx, struct request *r, const struct engine_event *ev);
 	void *ctx;
@@ -165,7 +169,8 @@ void request_emit(struct request *r, struct engine_event *ev);
 /* Out of every list; its place, pages beyond what is computed, and its session's turn are free. */
 void request_finish(struct request *r, enum engine_finish why, bool flush);
 void request_fail(struct request *r, int error, const char *message);
-/* Fold the posted ids again. False: the fold went another way, the request has ended in an error. */
+/* Fold the posted ids again, REPLAYED. False: the fold went another way, the request has ended in an
+ * error. */
 bool request_replay(struct request *r);
 /* Ids that end an answer. */
 bool request_at_end(const struct request *r, int32_t id);

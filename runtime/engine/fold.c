@@ -6,13 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-int fold_init(struct fold *f, const struct tokenizer *t, const char *const *stop, int n_stop,
-	      struct err *e)
+int fold_init(struct fold *f, const struct tokenizer *t, bool special, const char *const *stop,
+	      int n_stop, struct err *e)
 {
 	memset(f, 0, sizeof(*f));
 	f->has_text = t;
 	if (t)
-		detok_init(&f->detok, t, true);
+		detok_init(&f->detok, t, !special);
 	if (n_stop > FOLD_MAX_STOPS)
 		return err_set(e, -EINVAL, "stop: %d strings: at most %d", n_stop, FOLD_MAX_STOPS);
 	for (int i = 0; i < n_stop; i++) {

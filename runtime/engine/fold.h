@@ -26,9 +26,10 @@ struct fold {
 	size_t n_out;
 };
 
-/* Copies the stop strings. -EINVAL: too many, too long, or empty. */
-int fold_init(struct fold *f, const struct tokenizer *t, const char *const *stop, int n_stop,
-	      struct err *e);
+/* Copies the stop strings. `special`: special tokens are spelt out. -EINVAL: too many, too long, or
+ * empty. */
+int fold_init(struct fold *f, const struct tokenizer *t, bool special, const char *const *stop,
+	      int n_stop, struct err *e);
 void fold_free(struct fold *f);
 
 /* Text that became certain with this id in f->out. True: a stop string was completed. */

@@ -3,6 +3,7 @@
  * A request's life outside its steps: submission, queueing, cancelling, parking, its end.
  */
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,26 @@ static int check_ids(const struct engine *en, const char *what, const int32_t *i
 	return 0;
 }
 
+static int check_draws(const struct engine *en, const struct request_params *p, struct err *e)
+{
+	if (p->n_logprobs > ENGINE_MAX_LOGPROBS)
+		return err_set(e, -EINVAL, "logprobs: %d a token: at most %d", p->n_logprobs,
+			       ENGINE_MAX_LOGPROBS);
+	if (p->n_bias < 0 || p->n_bias > en->info.vocab)
+		return err_set(e, -EINVAL, "logit_bias: %d ids: the vocabulary has %d", p->n_bias,
+			       en->info.vocab);
+	for (int i = 0; i < p->n_bias; i++) {
+		if (p->bias[i].id < 0 || p->bias[i].id >= en->info.vocab)
+			return err_set(e, -EINVAL,
+				       "logit_bias: token id %d: the vocabulary has 0..%d",
+				       p->bias[i].id, en->info.vocab - 1);
+		if (isnan(p->bias[i].bias))
+			return err_set(e, -EINVAL, "logit_bias: token id %d: not a number",
+				       p->bias[i].id);
+	}
+	return 0;
+}
+
 /* What could not fit the pool even if it were alone. */
 static int check_room(const struct engine *en, const struct request_params *p, struct err *e)
 {
@@ -97,6 +118,8 @@ static int check_params(const struct engine *en, const struct request_params *p,
 	rc = check_ids(en, "prompt", p->prompt, p->n_prompt, e);
 	if (!rc)
 		rc = check_ids(en, "posted ids", p->posted, p->n_posted, e);
+	if (!rc)
+		rc = check_draws(en, p, e);
 	return rc ? rc : check_room(en, p, e);
 }
 
@@ -122,9 +145,22 @@ static int copy_prompt(struct request *r, const struct request_params *p)
 	return 0;
 }
 
+static int copy_bias(struct request *r, const struct request_params *p)
+{
+	if (!p->n_bias)
+		return 0;
+	r->bias = malloc(p->n_bias * sizeof(*r->bias));
+	if (!r->bias)
+		return -ENOMEM;
+	memcpy(r->bias, p->bias, p->n_bias * sizeof(*r->bias));
+	r->n_bias = p->n_bias;
+	return 0;
+}
+
 static void request_free(struct request *r)
 {
 	ids_free(&r->prompt);
+	free(r->bias);
 	free(r->prompt_generated);
 	fold_free(&r->fold);
 	free(r);
@@ -163,11 +199,11 @@ static int request_new(struct engine *en, const struct request_params *p, struct
 		return err_set(e, -ENOMEM, "request: out of memory: try again later");
 	r->en = en;
 	r->wait_node.index = -1;
-	rc = fold_init(&r->fold, en->tokenizer, p->stop, p->n_stop, e);
+	rc = fold_init(&r->fold, en->tokenizer, p->special_text, p->stop, p->n_stop, e);
 	/* an answer goes on where its prompt's text ended: its first word keeps its space */
 	for (size_t i = 0; en->tokenizer && i < p->n_prompt; i++)
 		r->fold.detok.started |= !tokenizer_is_special(en->tokenizer, p->prompt[i]);
-	if (!rc && copy_prompt(r, p))
+	if (!rc && (copy_prompt(r, p) || copy_bias(r, p)))
 		rc = err_set(e, -ENOMEM, "request: out of memory: try again later");
 	if (!rc) {
 		r->who = fair_enter(&en->fair, p->principal);
@@ -206,6 +242,8 @@ int engine_submit(struct engine *en, const struct request_params *p, struct requ
 	r->posted_bytes = p->posted_bytes;
 	r->max_tokens = p->max_tokens;
 	r->sampling = p->sampling;
+	r->n_logprobs = p->n_logprobs;
+	r->mask = p->mask;
 	r->on_event = p->on_event;
 	r->ctx = p->ctx;
 	r->ns_submit = engine_now_ns();
@@ -409,6 +447,20 @@ bool request_at_end(const struct request *r, int32_t id)
 	return false;
 }
 
+/* One of the posted ids; the answer may end with it. */
+static void replay_id(struct request *r, int32_t id)
+{
+	struct engine_event ev = {.kind = ENGINE_REPLAYED, .id = id};
+
+	r->complete = request_at_end(r, id);
+	if (!r->complete) {
+		r->complete = r->stopped = fold_push(&r->fold, id);
+		ev.text = r->fold.out;
+		ev.text_len = r->fold.n_out;
+	}
+	request_emit(r, &ev);
+}
+
 bool request_replay(struct request *r)
 {
 	const int32_t *posted = r->prompt.v + r->n_prompt;
@@ -416,9 +468,8 @@ bool request_replay(struct request *r)
 	int i;
 
 	for (i = 0; i < r->n_posted && !r->complete; i++)
-		r->complete = request_at_end(r, posted[i]) ||
-			      (r->stopped = fold_push(&r->fold, posted[i]));
-	if (i == r->n_posted && r->fold.bytes == r->posted_bytes)
+		replay_id(r, posted[i]);
+	if (i == r->n_posted && (r->fold.bytes == r->posted_bytes || r->posted_bytes == UINT64_MAX))
 		return true;
 	snprintf(message, sizeof(message),
 		 "replay: the posted ids give %llu bytes of text, %llu were posted: another model "

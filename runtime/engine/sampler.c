@@ -11,7 +11,8 @@ int sampler_init(struct sampler *s, int vocab, struct err *e)
 	s->vocab = vocab;
 	s->candidate = calloc(vocab, sizeof(*s->candidate));
 	s->count = calloc(vocab, sizeof(*s->count));
-	if (!s->candidate || !s->count)
+	s->raw = calloc(vocab, sizeof(*s->raw));
+	if (!s->candidate || !s->count || !s->raw)
 		return err_set(e, -ENOMEM, "sampler: out of memory: free some");
 	return 0;
 }
@@ -20,6 +21,7 @@ void sampler_free(struct sampler *s)
 {
 	free(s->candidate);
 	free(s->count);
+	free(s->raw);
 }
 
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
@@ -101,27 +103,126 @@ static void best_k(struct candidate *c, const float *logits, int vocab, int k)
 }
 
 /*
- * The lowest id of the largest logit; NaN never wins. Two passes, so that the first, over the whole
- * vocabulary, is plain enough for the compiler to vectorise.
+ * Loops over the vocabulary go by LANES, without branches, for the compiler to vectorise them. A
+ * mask is taken 64 ids at a time: words of one kind, nearly all of a grammar's, cost next to nothing.
  */
-static int32_t argmax(const float *logits, int n)
+enum { LANES = 16 };
+
+static const uint32_t lane_bit[LANES] = {1u << 0,  1u << 1,  1u << 2,  1u << 3, 1u << 4,  1u << 5,
+					 1u << 6,  1u << 7,  1u << 8,  1u << 9, 1u << 10, 1u << 11,
+					 1u << 12, 1u << 13, 1u << 14, 1u << 15};
+
+static void max_lanes(const float *x, float lane[LANES])
 {
-	enum { LANES = 16 };
-	float lane[LANES], max = -INFINITY;
+	for (int l = 0; l < LANES; l++)
+		lane[l] = x[l] > lane[l] ? x[l] : lane[l];
+}
+
+static void max_lanes_masked(const float *x, uint32_t bits, float lane[LANES])
+{
+	for (int l = 0; l < LANES; l++) {
+		float a = bits & lane_bit[l] ? x[l] : -INFINITY;
+
+		lane[l] = a > lane[l] ? a : lane[l];
+	}
+}
+
+static float largest_of(const float lane[LANES])
+{
+	float max = -INFINITY;
+
+	for (int l = 0; l < LANES; l++)
+		max = lane[l] > max ? lane[l] : max;
+	return max;
+}
+
+static float largest(const float *logits, int n)
+{
+	float lane[LANES];
 	int i;
 
 	for (int l = 0; l < LANES; l++)
 		lane[l] = -INFINITY;
 	for (i = 0; i + LANES <= n; i += LANES)
-		for (int l = 0; l < LANES; l++)
-			lane[l] = logits[i + l] > lane[l] ? logits[i + l] : lane[l];
+		max_lanes(logits + i, lane);
 	for (; i < n; i++)
 		lane[0] = logits[i] > lane[0] ? logits[i] : lane[0];
+	return largest_of(lane);
+}
+
+static float largest_masked(const float *logits, int n, const uint64_t *mask)
+{
+	float lane[LANES];
+	int i;
+
 	for (int l = 0; l < LANES; l++)
-		max = lane[l] > max ? lane[l] : max;
-	for (i = 0; i < n && logits[i] != max; i++)
-		;
-	return i < n ? i : 0;
+		lane[l] = -INFINITY;
+	for (i = 0; i < n / 64; i++) {
+		const float *x = logits + 64 * i;
+		uint64_t w = mask[i];
+
+		if (w == ~(uint64_t)0)
+			for (int k = 0; k < 64; k += LANES)
+				max_lanes(x + k, lane);
+		else if (w)
+			for (int k = 0; k < 64; k += LANES)
+				max_lanes_masked(x + k, (uint32_t)(w >> k) & 0xffff, lane);
+	}
+	for (i *= 64; i < n; i++)
+		if (mask[i / 64] >> i % 64 & 1)
+			lane[0] = logits[i] > lane[0] ? logits[i] : lane[0];
+	return largest_of(lane);
+}
+
+static bool allowed(const uint64_t *mask, int32_t id)
+{
+	return !mask || (mask[id / 64] >> id % 64 & 1);
+}
+
+/*
+ * The lowest allowed id of the largest logit; NaN never wins. -1: none is allowed. Only the stretch
+ * that has the largest is looked at twice.
+ */
+static int32_t argmax(const float *logits, int n, const uint64_t *mask)
+{
+	enum { STRETCH = 4096 };
+	float max = -INFINITY;
+	int32_t id = 0;
+
+	for (int i = 0; i < n; i += STRETCH) {
+		int len = n - i < STRETCH ? n - i : STRETCH;
+		float m = mask ? largest_masked(logits + i, len, mask + i / 64)
+			       : largest(logits + i, len);
+
+		if (m > max) {
+			max = m;
+			id = i;
+		}
+	}
+	while (id < n && !(allowed(mask, id) && (logits[id] == max || max == -INFINITY)))
+		id++;
+	return id < n ? id : -1;
+}
+
+/* Ids that the mask excludes become -infinity. */
+static void apply_mask(float *logits, int n, const uint64_t *mask)
+{
+	int i;
+
+	for (i = 0; i < n / 64; i++) {
+		float *x = logits + 64 * i;
+		uint64_t w = mask[i];
+
+		for (int k = 0; k < 64 && w != ~(uint64_t)0; k += LANES) {
+			uint32_t bits = (uint32_t)(w >> k) & 0xffff;
+
+			for (int l = 0; l < LANES; l++)
+				x[k + l] = bits & lane_bit[l] ? x[k + l] : -INFINITY;
+		}
+	}
+	for (i *= 64; i < n; i++)
+		if (!(mask[i / 64] >> i % 64 & 1))
+			logits[i] = -INFINITY;
 }
 
 static void penalise(struct sampler *s, const struct sampling *p, float *logits,
@@ -219,32 +320,107 @@ static int32_t draw(const struct candidate *c, int n, float temperature, double 
 	return c[n - 1].id;
 }
 
-int32_t sampler_pick(struct sampler *s, const struct sampling *p, float *logits,
-		     const int32_t *history, int n_history, int n_generated, int position)
+int32_t sampler_pick(struct sampler *s, const struct draw *d, float *logits)
 {
+	const struct sampling *p = d->sampling;
 	double u, total = 0, sum = 0;
 	int32_t best;
 
-	penalise(s, p, logits, history, n_history, n_generated);
-	best = argmax(logits, s->vocab);
-	if (p->temperature <= 0 || p->top_k == 1 || !isfinite(logits[best]))
+	for (int i = 0; i < d->n_bias; i++)
+		logits[d->bias[i].id] += d->bias[i].bias;
+	penalise(s, p, logits, d->history, d->n_history, d->n_generated);
+	best = argmax(logits, s->vocab, d->mask);
+	if (best < 0 || p->temperature <= 0 || p->top_k == 1 || !isfinite(logits[best]))
 		return best;
+	if (d->mask)
+		apply_mask(logits, s->vocab, d->mask);
 	for (int i = 0; i < s->vocab; i++) /* a NaN must not hide the others */
 		if (isnan(logits[i]))
 			logits[i] = -INFINITY;
-	u = uniform(p->seed, position);
+	u = uniform(p->seed, d->position);
 	/* Top-k makes a total of its own: 150,000 exponentials less. */
 	for (int i = 0; i < s->vocab && !(p->top_k > 0 && p->top_k < s->vocab); i++)
-		total += exp((double)(logits[i] - logits[best]) / p->temperature);
+		if (logits[i] > -INFINITY)
+			total += exp((double)(logits[i] - logits[best]) / p->temperature);
+	/* What has weight 0, as all that a mask excludes, is never drawn: u < 1. */
 	if (p->top_k > 0 || p->top_p < 1 || p->min_p > 0) {
 		int n = rank(s, p, logits, total);
 
 		return draw(s->candidate, n, p->temperature, u);
 	}
 	for (int i = 0; i < s->vocab; i++) {
+		if (logits[i] == -INFINITY)
+			continue;
 		sum += exp((double)(logits[i] - logits[best]) / p->temperature);
 		if (sum > u * total)
 			return i;
 	}
 	return best;
+}
+
+/* ---- log-probabilities ----------------------------------------------------------------------- */
+
+/*
+ * exp(x) for x <= 0, to 2 units in the last place, in arithmetic that vectorises: 2^n e^r with
+ * |r| <= ln 2 / 2 and Taylor's series. What is below e^-87 counts as e^-87.
+ */
+static inline float exp_negative(float x)
+{
+	const float magic = 12582912; /* 1.5 * 2^23: adding it rounds to an integer */
+	union {
+		int32_t i;
+		float f;
+	} scale;
+	float n, r, y;
+
+	x = x > -87 ? x : -87; /* NaN too */
+	n = (x * 0x1.715476p+0f + magic) - magic;
+	r = x - n * 0x1.62e4p-1f - n * 0x1.7f7d1cp-20f;
+	y = 1 + r * (1 + r * (0.5f + r * (1.f / 6 + r * (1.f / 24 + r * (1.f / 120 + r / 720)))));
+	scale.i = ((int32_t)n + 127) << 23;
+	return y * scale.f;
+}
+
+void sampler_observe(struct sampler *s, const float *logits)
+{
+	double total = 0;
+	float max;
+	int i;
+
+	for (i = 0; i < s->vocab; i++)
+		s->raw[i] = logits[i] == logits[i] ? logits[i] : -INFINITY;
+	max = largest(s->raw, s->vocab);
+	/* a block's sum is short enough for f32 */
+	for (i = 0; i + 16 * LANES <= s->vocab; i += 16 * LANES) {
+		float lane[LANES] = {0}, sum = 0;
+
+		for (int k = 0; k < 16 * LANES; k += LANES)
+			for (int l = 0; l < LANES; l++)
+				lane[l] += exp_negative(s->raw[i + k + l] - max);
+		for (int l = 0; l < LANES; l++)
+			sum += lane[l];
+		total += sum;
+	}
+	for (; i < s->vocab; i++)
+		total += exp_negative(s->raw[i] - max);
+	s->log_total = max + log(total);
+}
+
+static struct token_logprob logprob_of(const struct sampler *s, int32_t id)
+{
+	float x = (float)(s->raw[id] - s->log_total);
+
+	return (struct token_logprob){id, isnan(x) ? -INFINITY : x};
+}
+
+int sampler_logprobs(struct sampler *s, int32_t id, int n, struct token_logprob *out)
+{
+	if (n > s->vocab)
+		n = s->vocab;
+	out[0] = logprob_of(s, id);
+	if (n > 0)
+		best_k(s->candidate, s->raw, s->vocab, n);
+	for (int i = 0; i < n; i++)
+		out[i + 1] = logprob_of(s, s->candidate[i].id);
+	return n + 1;
 }

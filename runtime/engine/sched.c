@@ -442,6 +442,7 @@ static void account_all(struct engine *en, const struct batch *b, uint64_t ns)
 static void take_token(struct request *r, int32_t id, const float *logits)
 {
 	struct engine_event ev = {.kind = ENGINE_TOKEN, .id = id, .logits = logits};
+	struct token_logprob logprobs[1 + ENGINE_MAX_LOGPROBS];
 	bool eos = request_at_end(r, id);
 	bool stop = false;
 
@@ -457,6 +458,10 @@ static void take_token(struct request *r, int32_t id, const float *logits)
 		stop = fold_push(&r->fold, id);
 		ev.text = r->fold.out;
 		ev.text_len = r->fold.n_out;
+	}
+	if (r->n_logprobs >= 0) {
+		ev.logprobs = logprobs;
+		ev.n_logprobs = sampler_logprobs(&r->en->sampler, id, r->n_logprobs, logprobs);
 	}
 	request_emit(r, &ev);
 	if (r->cancelled)
@@ -482,21 +487,45 @@ static void report_progress(struct engine *en, const struct batch *b)
 	}
 }
 
+/* -1: the request's mask allows nothing. */
+static int32_t draw_token(struct request *r, float *logits)
+{
+	const struct session *q = r->session;
+	struct draw d = {.sampling = &r->sampling,
+			 .bias = r->bias,
+			 .n_bias = r->n_bias,
+			 .history = q->ids,
+			 .n_history = q->n_ids,
+			 .n_generated = r->n_generated,
+			 .position = q->n_ids};
+	struct engine *en = r->en;
+	uint64_t start;
+	int32_t id;
+
+	if (r->mask)
+		d.mask = r->mask(r->ctx, r);
+	start = engine_now_ns();
+	if (r->n_logprobs >= 0)
+		sampler_observe(&en->sampler, logits);
+	id = sampler_pick(&en->sampler, &d, logits);
+	en->stats.ns_sample += engine_now_ns() - start;
+	return id;
+}
+
 static void take_logits(struct engine *en, const struct batch *b)
 {
 	for (int i = 0; i < b->n_out; i++) {
 		struct request *r = en->batch_req[en->batch_out_seq[i]];
 		float *logits = en->logits + (size_t)i * en->info.vocab;
-		uint64_t start;
 		int32_t id;
 
 		if (!r)
 			continue;
-		start = engine_now_ns();
-		id = sampler_pick(&en->sampler, &r->sampling, logits, r->session->ids,
-				  r->session->n_ids, r->n_generated, r->session->n_ids);
-		en->stats.ns_sample += engine_now_ns() - start;
-		take_token(r, id, logits);
+		id = draw_token(r, logits);
+		if (id >= 0)
+			take_token(r, id, logits);
+		else /* nothing may follow: the answer is whole */
+			request_finish(r, FINISH_STOP, true);
 	}
 }
 

@@ -379,6 +379,7 @@ static int turn_submit(struct turn *t, struct err *e)
 		.priority = t->priority,
 		.deadline_ns = t->deadline_ns,
 		.sampling = t->payload.sampling,
+		.n_logprobs = -1,
 		.stop = (const char *const *)t->payload.stop,
 		.n_stop = t->payload.n_stop,
 		.posted = t->answer.v,

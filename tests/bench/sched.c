@@ -30,6 +30,7 @@ static int submit(struct engine *en, int i, int n_prompt, int n_tokens, struct c
 	struct request_params p = {.prompt = prompt,
 				   .n_prompt = (size_t)n_prompt,
 				   .max_tokens = n_tokens,
+				   .n_logprobs = -1,
 				   .principal = (uint64_t)i % 8,
 				   .on_event = on_event,
 				   .ctx = c};

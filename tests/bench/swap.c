@@ -38,8 +38,12 @@ static void on_event(void *ctx, struct request *r, const struct engine_event *ev
 /* One token after `n` ids that nobody else asks. */
 static int ask(struct engine *en, int which, int32_t *ids, int n, struct answer *a, struct err *e)
 {
-	struct request_params p = {
-		.prompt = ids, .n_prompt = n, .max_tokens = 1, .on_event = on_event, .ctx = a};
+	struct request_params p = {.prompt = ids,
+				   .n_prompt = n,
+				   .max_tokens = 1,
+				   .n_logprobs = -1,
+				   .on_event = on_event,
+				   .ctx = a};
 	struct request *r;
 	int rc;
 

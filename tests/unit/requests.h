@@ -65,6 +65,9 @@ struct told {
 	int bytes[TOLD_TOKENS]; /* text given out up to and including that id */
 	int n, len;
 	char text[TOLD_BYTES];
+	int n_replayed, replayed_len;
+	int32_t replayed_id[TOLD_TOKENS];
+	char replayed_text[TOLD_BYTES];
 	int started, ended;
 	enum engine_event_kind end; /* DONE or ERROR */
 	enum engine_finish finish;
@@ -95,6 +98,21 @@ static inline void told_event(struct told *t, int vocab, const struct engine_eve
 	case ENGINE_PROGRESS:
 		if (ev->done < 0 || ev->done > ev->total)
 			t->disorder = "progress beyond the prompt";
+		break;
+	case ENGINE_REPLAYED:
+		if (t->started || t->n)
+			t->disorder = "an id replayed behind the start";
+		if (t->n_replayed == TOLD_TOKENS ||
+		    t->replayed_len + ev->text_len > sizeof(t->replayed_text)) {
+			t->disorder = "more replayed than the test can hold";
+			return;
+		}
+		t->replayed_id[t->n_replayed++] = ev->id;
+		if (ev->text_len)
+			memcpy(t->replayed_text + t->replayed_len, ev->text, ev->text_len);
+		t->replayed_len += (int)ev->text_len;
+		break;
+	case ENGINE_EMBEDDING:
 		break;
 	case ENGINE_TOKEN:
 		if (t->n == TOLD_TOKENS) {

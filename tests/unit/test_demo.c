@@ -71,6 +71,7 @@ static void check_chat(struct engine *en, const char *mode, const json_t *chat)
 		struct request_params p = {.prompt = prompt.v,
 					   .n_prompt = prompt.n,
 					   .max_tokens = 200,
+					   .n_logprobs = -1,
 					   .on_event = collect,
 					   .ctx = &a};
 

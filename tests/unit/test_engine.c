@@ -73,6 +73,7 @@ static struct request_params params(const struct prompt *p, struct run *r, int m
 	struct request_params q = {.prompt = p->id,
 				   .n_prompt = p->n,
 				   .max_tokens = max_tokens,
+				   .n_logprobs = -1,
 				   .on_event = on_event,
 				   .ctx = r};
 

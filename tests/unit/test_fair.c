@@ -120,6 +120,7 @@ static int job_try(struct job *j, struct err *e)
 				   .prompt = j->prompt,
 				   .n_prompt = j->n_prompt,
 				   .max_tokens = j->max_tokens,
+				   .n_logprobs = -1,
 				   .principal = j->principal,
 				   .priority = j->priority,
 				   .deadline_ns = j->deadline,

@@ -137,6 +137,7 @@ static void check_greedy(struct engine *en, const struct oracle *o, const char *
 		.prompt = o->prompt,
 		.n_prompt = o->n_prompt,
 		.max_tokens = (int)o->n_greedy,
+		.n_logprobs = -1,
 		.on_event = collect,
 		.ctx = &got,
 	};

@@ -83,6 +83,7 @@ static struct request_params params(const struct ask *a, struct told *t)
 	return (struct request_params){.prompt = a->prompt,
 				       .n_prompt = a->n_prompt,
 				       .max_tokens = a->max_tokens,
+				       .n_logprobs = -1,
 				       .sampling = a->sampling,
 				       .stop = a->stops,
 				       .n_stop = a->n_stops,
@@ -184,7 +185,7 @@ static bool fold_is_naive(struct rng *r, const struct tokenizer *t, const int32_
 	for (int i = 0; i < 48; i++)
 		len += detok_push(&d, id[i], text + len, DETOK_MAX);
 	random_stops(r, &a, text, (int)len);
-	if (fold_init(&f, t, a.stops, a.n_stops, NULL))
+	if (fold_init(&f, t, false, a.stops, a.n_stops, NULL))
 		return false;
 	detok_init(&d, t, true);
 	len = 0;
@@ -235,7 +236,7 @@ static void count_cut(const struct engine *en, const struct ask *a, const struct
 	struct fold f;
 
 	cuts.all++;
-	if (fold_init(&f, engine_tokenizer(en), a->stops, a->n_stops, NULL))
+	if (fold_init(&f, engine_tokenizer(en), false, a->stops, a->n_stops, NULL))
 		return;
 	for (int i = 0; i < k; i++)
 		fold_push(&f, whole->id[i]);
@@ -266,6 +267,10 @@ static const char *compare(const struct told *whole, const struct told *rest, in
 		return "other logits";
 	if (rest->len != whole->len - before || memcmp(rest->text, whole->text + before, rest->len))
 		return "other text";
+	if (rest->n_replayed != k || rest->replayed_len != before ||
+	    memcmp(rest->replayed_id, whole->id, k * sizeof(*whole->id)) ||
+	    memcmp(rest->replayed_text, whole->text, before))
+		return "other ids or text replayed";
 	if (rest->finish != whole->finish)
 		return "another finish reason";
 	if (rest->prompt_tokens != whole->prompt_tokens ||
@@ -289,6 +294,8 @@ static const char *cut_everywhere(struct rng *r, struct engine *first, struct en
 		p.posted = whole.id;
 		p.n_posted = k;
 		p.posted_bytes = k ? whole.bytes[k - 1] : 0;
+		if (rng_chance(r, 30))
+			p.posted_bytes = UINT64_MAX; /* not checked */
 		p.principal = rng_below(r, 3);
 		if (engine_submit(second, &p, NULL, NULL))
 			return "the second engine refuses";
@@ -326,7 +333,7 @@ static const char *cut_wrongly(struct rng *r, struct engine *first, struct engin
 	if (k == whole.n && whole.finish == FINISH_STOP && k < a->max_tokens && rng_chance(r, 50))
 		id[p.n_posted++] = 5; /* an id after the end */
 	else
-		p.posted_bytes += rng_chance(r, 50) ? rng_range(r, 1, 9) : -1ull;
+		p.posted_bytes += !p.posted_bytes || rng_chance(r, 50) ? rng_range(r, 1, 9) : -1ull;
 	if (engine_submit(second, &p, NULL, NULL) || !drain(second))
 		return "the second engine refuses, or does not end";
 	cuts.wrong++;

@@ -7,6 +7,19 @@
 #include "engine/sampler.h"
 #include "tests/tap.h"
 
+/* A draw without bias and mask. */
+static int32_t pick(struct sampler *s, const struct sampling *p, float *logits,
+		    const int32_t *history, int n, int n_generated, int position)
+{
+	struct draw d = {.sampling = p,
+			 .history = history,
+			 .n_history = n,
+			 .n_generated = n_generated,
+			 .position = position};
+
+	return sampler_pick(s, &d, logits);
+}
+
 /* Known answers: Random123's kat_vectors, philox4x32 with 10 rounds. */
 static void test_philox(void)
 {
@@ -94,7 +107,7 @@ static void test_filters(void)
 
 			p.seed = 42;
 			memcpy(copy, logits, N * sizeof(*copy));
-			id = sampler_pick(&s, &p, copy, NULL, 0, 0, d);
+			id = pick(&s, &p, copy, NULL, 0, 0, d);
 			outside += !allowed[id];
 			if (first < 0)
 				first = id;
@@ -124,7 +137,7 @@ static void test_distribution(void)
 		float logits[4];
 
 		memcpy(logits, base, sizeof(base));
-		count[sampler_pick(&s, &p, logits, NULL, 0, 0, d)]++;
+		count[pick(&s, &p, logits, NULL, 0, 0, d)]++;
 	}
 	for (int i = 0; i < 4; i++)
 		CHECK(fabs(count[i] / (double)DRAWS - 0.1 * (i + 1)) < 0.015,
@@ -144,16 +157,16 @@ static void test_greedy_and_penalties(void)
 	float repeat[4] = {0, 1.0f, 1.9f, 0.99f};
 
 	REQUIRE(!sampler_init(&s, 4, NULL), "scratch");
-	CHECK(sampler_pick(&s, &p, tie, NULL, 0, 0, 0) == 1, "greedy: a tie goes to the lowest id");
-	CHECK(sampler_pick(&s, &p, with_nan, NULL, 0, 0, 0) == 2, "greedy: NaN is never chosen");
+	CHECK(pick(&s, &p, tie, NULL, 0, 0, 0) == 1, "greedy: a tie goes to the lowest id");
+	CHECK(pick(&s, &p, with_nan, NULL, 0, 0, 0) == 2, "greedy: NaN is never chosen");
 	p.frequency_penalty = 0.5f;
-	sampler_pick(&s, &p, presence, history, 3, 3, 3);
+	pick(&s, &p, presence, history, 3, 3, 3);
 	CHECK(fabsf(presence[2] - 0.9f) < 1e-6f,
 	      "frequency penalty counts every generated occurrence");
 	CHECK(fabsf(presence[1] - 0.5f) < 1e-6f && presence[3] == 0.9f, "and leaves others alone");
 	p.frequency_penalty = 0;
 	p.repeat_penalty = 2;
-	CHECK(sampler_pick(&s, &p, repeat, history, 3, 0, 3) == 3,
+	CHECK(pick(&s, &p, repeat, history, 3, 0, 3) == 3,
 	      "repetition penalty divides what occurred, once, prompt included");
 	for (int i = 0; i < 4; i++)
 		CHECK(s.count[i] == 0, "scratch is clean again for id %d", i);

@@ -139,6 +139,7 @@ static struct request_params turn_params(const struct turn *t)
 				       .n_history = t->n_history,
 				       .generated = t->generated,
 				       .max_tokens = t->max_tokens,
+				       .n_logprobs = -1,
 				       .sampling = t->sampling};
 }
 
@@ -177,7 +178,13 @@ static bool lonely_is_right(const struct kind *k, const struct turn *t)
 	for (int i = 0; ok && i < t->lonely.n; i++, n++) {
 		witness_logits(&no_taste, ids, k->split_classes ? generated : NULL, n, k->state,
 			       VOCAB, logits);
-		ids[n] = sampler_pick(&s, &t->sampling, logits, ids, n, i, n);
+		ids[n] = sampler_pick(&s,
+				      &(struct draw){.sampling = &t->sampling,
+						     .history = ids,
+						     .n_history = n,
+						     .n_generated = i,
+						     .position = n},
+				      logits);
 		generated[n] = 1;
 		ok = ids[n] == t->lonely.id[i] &&
 		     fnv1a(FNV_START, logits, sizeof(logits)) == t->lonely.hash[i];

@@ -96,6 +96,7 @@ static int generate(struct engine *en, int run, int n_prompt, int n_tokens, doub
 	struct request_params rp = {.prompt = prompt,
 				    .n_prompt = (size_t)n_prompt,
 				    .max_tokens = n_tokens,
+				    .n_logprobs = -1,
 				    .on_event = on_event,
 				    .ctx = &p};
 	struct request *r;

@@ -224,7 +224,8 @@ static void print_summary(const struct engine *en, const struct run *r)
 static int generate(struct engine *en, struct run_args *a)
 {
 	struct run r = {.args = a};
-	struct request_params p = {.on_event = on_event, .ctx = &r, .max_tokens = a->n};
+	struct request_params p = {
+		.on_event = on_event, .ctx = &r, .max_tokens = a->n, .n_logprobs = -1};
 	struct err e;
 	int rc = make_prompt(en, a);
 

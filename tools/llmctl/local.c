@@ -124,6 +124,7 @@ int local_ask(struct local *l, const char *text, size_t len, int max_tokens)
 	struct request_params p = {
 		.session = l->session,
 		.max_tokens = max_tokens,
+		.n_logprobs = -1,
 		.on_event = on_event,
 		.ctx = l,
 	};
