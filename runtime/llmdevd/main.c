@@ -23,10 +23,12 @@
 #include "engine/engine.h"
 #include "engine/engine_options.h"
 #include "lib/llmdev.h"
+#include "llmdevd/options.h"
 #include "llmdevd/serve.h"
 
 #define MAX_BATCH     1024
 #define DEFAULT_BATCH 32
+#define NOTIFY_NS     200000000u /* between two words about loading */
 #define OTHER_FILES   64 /* that are open beside the clients' */
 
 struct options {
@@ -222,26 +224,8 @@ static int parse_limits(struct server_opts *o, char *list, struct err *e)
 	return 0;
 }
 
-enum {
-	OPT_SOCKET = 1,
-	OPT_NAME,
-	OPT_BATCH,
-	OPT_PACE,
-	OPT_DRAIN,
-	OPT_LIMITS,
-	OPT_VERBOSE,
-	OPT_HELP
-};
-
 static const struct option long_options[] = {
-	{"socket", required_argument, NULL, OPT_SOCKET},
-	{"name", required_argument, NULL, OPT_NAME},
-	{"batch", required_argument, NULL, OPT_BATCH},
-	{"pace", required_argument, NULL, OPT_PACE},
-	{"drain", required_argument, NULL, OPT_DRAIN},
-	{"limits", required_argument, NULL, OPT_LIMITS},
-	{"verbose", no_argument, NULL, OPT_VERBOSE},
-	{"help", no_argument, NULL, OPT_HELP},
+	DAEMON_OPTIONS,
 	ENGINE_OPTIONS,
 	{0},
 };
@@ -345,17 +329,17 @@ static int open_signals(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGUSR2);
 	/* Before the engine starts threads, so that none of them is chosen to take a signal. */
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
-static bool got_signal(int fd)
+static bool got_signal(int fd, struct signalfd_siginfo *si)
 {
-	struct signalfd_siginfo si;
-
-	return read(fd, &si, sizeof(si)) == sizeof(si);
+	return read(fd, si, sizeof(*si)) == sizeof(*si);
 }
 
 /* Every session is an open file: as many of them as the system allows, and no promise beyond. */
@@ -385,34 +369,89 @@ static void fit_sessions(struct server_opts *o)
 	o->max_sessions = fit;
 }
 
+struct loading {
+	int sigfd;
+	uint64_t told_ns;
+};
+
 /* While a model loads there is nothing to drain: a signal ends the program at once. */
 static void loading(void *ctx, const char *what, uint64_t done, uint64_t total)
 {
-	const int *sigfd = ctx;
+	struct loading *l = ctx;
+	struct signalfd_siginfo si;
+	uint64_t now = now_ns();
+	char state[96];
 
-	if (got_signal(*sigfd)) {
+	if (got_signal(l->sigfd, &si)) {
 		log_line(NULL, "stopped while loading");
 		_exit(0);
 	}
+	if (now - l->told_ns < NOTIFY_NS || !total)
+		return;
+	l->told_ns = now;
+	snprintf(state, sizeof(state), "STATUS=%s: %.0f %%", what ? what : "loading",
+		 100.0 * (double)done / (double)total);
+	notify(state);
+}
+
+/* The last words of a start that failed, for who waits for it. */
+static int fail_start(const char *message)
+{
+	char state[600];
+
+	snprintf(state, sizeof(state), "STATUS=%s", message);
+	notify(state);
+	return fail(message);
+}
+
+/* KEPT and LEAVING: another daemon took the place. They differ in what happens when nothing runs. */
+enum life { SERVING, KEPT, LEAVING, STOPPING };
+
+/* What becomes of the daemon's life. */
+static enum life take_signal(struct server *sv, const struct signalfd_siginfo *si, enum life life,
+			     double drain_s)
+{
+	if (si->ssi_signo == SIGUSR1 && life != STOPPING) {
+		bool keep = si->ssi_code == SI_QUEUE && si->ssi_int == SERVER_KEEP;
+
+		if (server_hand_over(sv)) {
+			log_line(NULL, keep ? "handed over: running answers may end, then it waits "
+					      "to be taken back"
+					    : "handed over: running answers may end");
+			return keep ? KEPT : LEAVING;
+		}
+		log_line(NULL, "SIGUSR1: nobody else serves its socket: it stays");
+		return life;
+	}
+	if (si->ssi_signo == SIGUSR2 || si->ssi_signo == SIGUSR1) {
+		if (life == KEPT || life == LEAVING) {
+			server_take_back(sv);
+			log_line(NULL, "taken back: serving again");
+			return SERVING;
+		}
+		return life;
+	}
+	log_line(NULL, "stopping: running answers may end, waiting ones stay with their clients");
+	notify("STOPPING=1");
+	server_drain(sv, now_ns() + (uint64_t)(drain_s * 1e9));
+	return STOPPING;
 }
 
 static int serve(struct server *sv, int sigfd, double drain_s)
 {
-	bool draining = false;
+	enum life life = SERVING;
+	struct signalfd_siginfo si;
 	struct err e;
 
-	while (!draining || !server_idle(sv)) {
+	while (life < LEAVING || !server_idle(sv)) {
 		if (server_step(sv, &e))
 			return fail(e.msg);
-		if (!got_signal(sigfd))
+		if (!got_signal(sigfd, &si))
 			continue;
-		if (draining)
-			break; /* the second time it is meant at once */
-		log_line(NULL, "stopping: running answers may end, waiting ones stay with their "
-			       "clients");
-		notify("STOPPING=1");
-		server_drain(sv, now_ns() + (uint64_t)(drain_s * 1e9));
-		draining = true;
+		/* The second time it is meant at once. */
+		if (life == STOPPING && (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT))
+			break;
+		life = take_signal(sv, &si, life, drain_s);
 	}
 	log_line(NULL, "stopped");
 	return 0;
@@ -426,6 +465,7 @@ int main(int argc, char **argv)
 	struct server *sv = NULL;
 	char line[512];
 	struct err e;
+	struct loading l = {0};
 	int rc, sigfd;
 
 	rc = parse_options(&o, argc, argv);
@@ -436,9 +476,10 @@ int main(int argc, char **argv)
 	if (sigfd < 0)
 		return fail("signalfd: not available");
 	o.engine.progress = loading;
-	o.engine.progress_ctx = &sigfd;
+	l.sigfd = sigfd;
+	o.engine.progress_ctx = &l;
 	if (engine_open(&en, &o.engine, &e))
-		return fail(e.msg);
+		return fail_start(e.msg);
 	info = engine_info(en);
 	snprintf(line, sizeof(line),
 		 "loaded %s: %s, %.1f MB in %.2f s, backend %s (%s), context %d", info->model,
@@ -449,11 +490,12 @@ int main(int argc, char **argv)
 	if (!rc)
 		rc = server_watch(sv, sigfd, &e);
 	if (rc) {
-		rc = fail(e.msg);
+		rc = fail_start(e.msg);
 	} else {
 		snprintf(line, sizeof(line), "serving %s at %s", info->model, o.server.socket);
 		log_line(NULL, line);
-		notify("READY=1");
+		snprintf(line, sizeof(line), "READY=1\nSTATUS=serving %s", info->model);
+		notify(line);
 		rc = serve(sv, sigfd, o.drain_s);
 	}
 	server_close(sv);

@@ -135,6 +135,16 @@ static void report_swap(struct server *sv)
 	sv->swap_reported = !st.swap_max_pages;
 }
 
+/* Who has nothing running goes to the daemon that took the place, with what waits. */
+static void send_away(struct server *sv)
+{
+	for (struct client *cl = sv->clients; cl; cl = cl->next) {
+		if (cl->ch && !(cl->turns && cl->turns->rq) && channel_flushed(cl->ch))
+			channel_close(cl->ch);
+	}
+	transport_flush(sv->t);
+}
+
 int server_step(struct server *sv, struct err *e)
 {
 	uint64_t due = run_timers(sv), now = now_ns();
@@ -159,6 +169,8 @@ int server_step(struct server *sv, struct err *e)
 		report_swap(sv);
 	}
 	transport_flush(sv->t);
+	if (sv->handing_over)
+		send_away(sv);
 	return 0;
 }
 
@@ -231,6 +243,27 @@ void server_drain(struct server *sv, uint64_t deadline_ns)
 	sv->draining = true;
 	sv->drain_ns = deadline_ns;
 	transport_drain(sv->t);
+}
+
+bool server_hand_over(struct server *sv)
+{
+	if (!transport_replaced(sv->t))
+		return false;
+	sv->draining = sv->handing_over = true;
+	sv->drain_ns = UINT64_MAX;
+	transport_hand_over(sv->t);
+	send_away(sv);
+	return true;
+}
+
+void server_take_back(struct server *sv)
+{
+	sv->draining = sv->handing_over = false;
+	transport_take_back(sv->t);
+	for (struct client *cl = sv->clients, *next; cl; cl = next) {
+		next = cl->next;
+		client_next(cl);
+	}
 }
 
 bool server_idle(const struct server *sv)

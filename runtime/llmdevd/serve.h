@@ -56,6 +56,13 @@ int server_step(struct server *sv, struct err *e);
  * the next daemon.
  */
 void server_drain(struct server *sv, uint64_t deadline_ns);
+/*
+ * The same where another daemon took the socket's place, without a deadline: who has nothing
+ * running is sent there, and what runs may be cancelled. False: nobody took it, nothing is changed.
+ */
+bool server_hand_over(struct server *sv);
+/* Clients come here again. */
+void server_take_back(struct server *sv);
 bool server_idle(const struct server *sv);
 void server_close(struct server *sv);
 

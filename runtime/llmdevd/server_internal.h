@@ -84,6 +84,7 @@ struct server {
 	bool reap_owed; /* a client without a channel lost its last turn */
 	bool swap_reported; /* that the swap file has ended; or there never was one */
 	bool draining;
+	bool handing_over; /* to the daemon that took the socket's place; also draining */
 	uint64_t drain_ns;
 };
 

@@ -55,7 +55,9 @@ struct transport {
 	struct channel *channels;
 	int n_channels; /* those that are not dead */
 	size_t input; /* what their `in` takes together */
-	bool draining, accept_paused;
+	bool draining, handing_over, accept_paused;
+	dev_t dev; /* of the socket's file; ino 0: there is none of ours */
+	ino_t ino;
 	uint8_t *packet;
 };
 
@@ -140,6 +142,16 @@ void channel_fail(struct channel *ch, int error, const char *sentence)
 
 	channel_post(ch, LLM_EVENT_ERROR, 0, 0, parts, 2);
 	ch->failing = true;
+}
+
+void channel_close(struct channel *ch)
+{
+	ch->failing = true;
+}
+
+bool channel_flushed(const struct channel *ch)
+{
+	return ch->out_head == ch->out_len;
 }
 
 /* The handler forgets it at once; the memory goes when no epoll event can name it any more. */
@@ -366,6 +378,10 @@ static bool accept_one(struct transport *t)
 			pause_accepting(t);
 		return errno == ECONNABORTED;
 	}
+	if (t->handing_over) {
+		close(fd);
+		return true;
+	}
 	ch = calloc(1, sizeof(*ch));
 	if (!ch || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len)) {
 		free(ch);
@@ -461,9 +477,45 @@ static int listen_at(struct transport *t, struct err *e)
 	mask = umask(0117);
 	rc = bind(t->listen_fd, (struct sockaddr *)&t->addr, sizeof(t->addr));
 	umask(mask);
-	if (rc || listen(t->listen_fd, 128))
+	if (rc || listen(t->listen_fd, 128) || lstat(path, &st))
 		return err_set(e, -errno, "%s: %s: choose another --socket", path, strerror(errno));
+	t->dev = st.st_dev;
+	t->ino = st.st_ino;
 	return 0;
+}
+
+int socket_place(char *out, size_t len, const char *path, enum socket_place place)
+{
+	static const char *const infix[] = {"", ".next", ".prev"};
+	size_t n = strlen(path), sock = n > 5 && !strcmp(path + n - 5, ".sock") ? 5 : 0;
+	const char *suffix = path + n - sock;
+	int rc;
+
+	n -= sock;
+	for (int i = SOCKET_NEXT; i < N_SOCKET_PLACES; i++) {
+		if (n > 5 && !strncmp(path + n - 5, infix[i], 5)) {
+			n -= 5;
+			break;
+		}
+	}
+	rc = snprintf(out, len, "%.*s%s%s", (int)n, path, infix[place], suffix);
+	return rc < 0 || (size_t)rc >= len ? -ENAMETOOLONG : 0;
+}
+
+static bool is_ours(const struct transport *t, const char *path)
+{
+	struct stat st;
+
+	return t->ino && !lstat(path, &st) && st.st_dev == t->dev && st.st_ino == t->ino;
+}
+
+bool transport_replaced(const struct transport *t)
+{
+	char path[sizeof(t->addr.sun_path)];
+	struct stat st;
+
+	return !socket_place(path, sizeof(path), t->addr.sun_path, SOCKET_CURRENT) &&
+	       !is_ours(t, path) && !lstat(path, &st);
 }
 
 int socket_transport_open(struct transport **out, const struct socket_opts *o,
@@ -513,7 +565,13 @@ static void stop_listening(struct transport *t)
 {
 	if (t->listen_fd < 0)
 		return;
-	unlink(t->addr.sun_path);
+	for (int i = 0; i < N_SOCKET_PLACES; i++) {
+		char path[sizeof(t->addr.sun_path)];
+
+		if (!socket_place(path, sizeof(path), t->addr.sun_path, (enum socket_place)i) &&
+		    is_ours(t, path))
+			unlink(path);
+	}
 	close(t->listen_fd);
 	t->listen_fd = -1;
 }
@@ -543,6 +601,16 @@ void transport_drain(struct transport *t)
 		if (!ch->dead)
 			want_events(ch);
 	}
+}
+
+void transport_hand_over(struct transport *t)
+{
+	t->handing_over = true;
+}
+
+void transport_take_back(struct transport *t)
+{
+	t->handing_over = false;
 }
 
 int transport_watch(struct transport *t, int fd, struct err *e)

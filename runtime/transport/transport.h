@@ -51,6 +51,23 @@ void transport_close(struct transport *t);
 /* Take no more clients and read no more messages; what is posted still goes out. */
 void transport_drain(struct transport *t);
 
+/*
+ * While a daemon is replaced by another one, up to three sockets stand beside each other: for
+ * NAME.sock also NAME.next.sock (loaded, not used yet) and NAME.prev.sock (was used until now).
+ * They change places by rename(2), their lock files with them; a transport that closes removes its
+ * own one, wherever it stands, and no other.
+ */
+enum socket_place { SOCKET_CURRENT, SOCKET_NEXT, SOCKET_PREV, N_SOCKET_PLACES };
+/* The path of `place` beside `path`, which is any of them. -ENAMETOOLONG. */
+int socket_place(char *out, size_t len, const char *path, enum socket_place place);
+
+/* SOCKET_CURRENT is another daemon's. */
+bool transport_replaced(const struct transport *t);
+/* Turn clients away without a word, so that they look for the daemon that took the place ... */
+void transport_hand_over(struct transport *t);
+/* ... and take them again. */
+void transport_take_back(struct transport *t);
+
 /* Watch `fd` as well: transport_poll() returns when it is readable. */
 int transport_watch(struct transport *t, int fd, struct err *e);
 /* Wait at most timeout_ns (< 0: for ever) for something to do, and do it. 0 or -errno. */
@@ -78,6 +95,10 @@ size_t channel_room(const struct channel *ch);
  */
 int channel_post(struct channel *ch, uint32_t type, uint64_t request_id, uint64_t seq,
 		 const struct event_part *parts, int n_parts);
+/* Every posted event of this channel has been taken over by the kernel. */
+bool channel_flushed(const struct channel *ch);
+/* Closed by the next transport_flush() or transport_poll(), without a word. */
+void channel_close(struct channel *ch);
 /* An ERROR for the session as a whole, and the end: closed once it is sent or cannot be. */
 void channel_fail(struct channel *ch, int error, const char *sentence);
 
