@@ -19,7 +19,7 @@ enum { S_BASE = 0xac00, L_BASE = 0x1100, V_BASE = 0x1161, T_BASE = 0x11a7 };
 enum { L_COUNT = 19, V_COUNT = 21, T_COUNT = 28, S_COUNT = L_COUNT * V_COUNT * T_COUNT };
 
 struct point {
-	uint32_t cp : 24, ccc : 8;
+	uint32_t cp : 21, user : 1, ccc : 8;
 };
 
 static int combining_class(uint32_t c)
@@ -149,6 +149,7 @@ static size_t compose_all(struct point *p, size_t n)
 
 			if (c) {
 				p[starter].cp = c;
+				p[starter].user |= x.user;
 				continue;
 			}
 		}
@@ -161,7 +162,8 @@ static size_t compose_all(struct point *p, size_t n)
 	return out;
 }
 
-bool nfc_inert(const char *in, size_t n)
+/* True if NFC cannot change the text (a quick test that may say no wrongly). */
+static bool nfc_inert(const char *in, size_t n)
 {
 	/* below U+0300 nothing combines and nothing is decomposed for good */
 	for (size_t i = 0; i < n; i++)
@@ -170,21 +172,58 @@ bool nfc_inert(const char *in, size_t n)
 	return true;
 }
 
-int nfc(const char *in, size_t n, struct buf *out)
+/* The text under construction, and its origin if that is asked for. */
+struct made {
+	struct buf *text, *user;
+	bool origin;
+};
+
+static int add(struct made *m, const char *s, size_t n, bool user)
+{
+	int rc = buf_add(m->text, s, n);
+
+	if (rc || !m->origin)
+		return rc;
+	rc = buf_reserve(m->user, n);
+	if (rc)
+		return rc;
+	memset(m->user->v + m->user->n, user, n);
+	m->user->n += n;
+	return 0;
+}
+
+/* in[from .. to) as it is. */
+static int copy(struct made *m, const struct origin_text *in, size_t from, size_t to)
+{
+	int rc = buf_add(m->text, in->s + from, to - from);
+
+	if (!rc && m->origin)
+		rc = buf_add(m->user, (const char *)in->user + from, to - from);
+	return rc;
+}
+
+static bool any_user(const struct origin_text *in, size_t from, size_t to)
+{
+	return in->user && memchr(in->user + from, 1, to - from);
+}
+
+static int nfc(const struct origin_text *in, struct made *out)
 {
 	/* at most 3 characters for 2 bytes (U+0390), 4 for 3 */
-	struct point *p = malloc((n * 2 + 4) * sizeof(*p));
+	struct point *p = malloc((in->n * 2 + 4) * sizeof(*p));
 	size_t k = 0, marks = 0;
 	int rc = p ? 0 : -ENOMEM;
 
-	for (size_t i = 0; i < n && !rc;) {
+	for (size_t i = 0; i < in->n && !rc;) {
 		uint32_t c = 0, d[4];
+		bool user = any_user(in, i, i + 1);
 		int m;
 
-		i += (size_t)utf8_decode((const uint8_t *)in + i, n - i, &c, NULL);
+		i += (size_t)utf8_decode((const uint8_t *)in->s + i, in->n - i, &c, NULL);
 		m = decompose(c, d);
 		for (int j = 0; j < m; j++) {
 			p[k].cp = d[j];
+			p[k].user = user;
 			p[k].ccc = (unsigned)combining_class(d[j]);
 			if (!p[k].ccc) {
 				rc = order_marks(p + marks, k - marks);
@@ -197,30 +236,32 @@ int nfc(const char *in, size_t n, struct buf *out)
 		rc = order_marks(p + marks, k - marks);
 	if (!rc) {
 		k = compose_all(p, k);
-		rc = buf_reserve(out, k * 4);
+		rc = buf_reserve(out->text, k * 4);
 	}
-	for (size_t i = 0; i < k && !rc; i++)
-		out->n += (size_t)utf8_encode(p[i].cp, out->v + out->n);
+	for (size_t i = 0; i < k && !rc; i++) {
+		char utf8[4];
+
+		rc = add(out, utf8, (size_t)utf8_encode(p[i].cp, utf8), p[i].user);
+	}
 	free(p);
 	return rc;
 }
 
-static int replace(const struct norm_step *s, const char *in, size_t n, struct buf *out,
+static int replace(const struct norm_step *s, const struct origin_text *in, struct made *out,
 		   struct regex_run *rx, struct err *e)
 {
-	size_t p = 0;
+	size_t p = 0, n = in->n;
 	int rc = 0;
 
 	while (p <= n && !rc) {
 		size_t a = n, b = n;
 
 		if (s->re) {
-			rc = regex_next(rx, s->re, in, n, p, &a, &b, e);
+			rc = regex_next(rx, s->re, in->s, n, p, &a, &b, e);
 			if (rc < 0)
 				return rc;
 			if (!rc)
 				break;
-			rc = 0;
 			if (a == b) /* an empty match replaces nothing that a tokenizer needs */
 				return err_set(e, -EINVAL,
 					       "normalizer: a Replace pattern matched the empty "
@@ -228,57 +269,64 @@ static int replace(const struct norm_step *s, const char *in, size_t n, struct b
 		} else {
 			const char *hit =
 				n - p >= s->pattern_len
-					? memmem(in + p, n - p, s->pattern, s->pattern_len)
+					? memmem(in->s + p, n - p, s->pattern, s->pattern_len)
 					: NULL;
 
 			if (!hit)
 				break;
-			a = (size_t)(hit - in);
+			a = (size_t)(hit - in->s);
 			b = a + s->pattern_len;
 		}
-		rc = buf_add(out, in + p, a - p);
+		rc = copy(out, in, p, a);
 		if (!rc)
-			rc = buf_add(out, s->content, s->content_len);
+			rc = add(out, s->content, s->content_len, any_user(in, a, b));
 		p = b;
-		if (!rc && out->n > ENCODE_MAX_BYTES)
+		if (!rc && out->text->n > ENCODE_MAX_BYTES)
 			return err_set(e, -E2BIG,
 				       "text: grows beyond %zu MiB when normalised: "
 				       "encode it in parts",
 				       ENCODE_MAX_BYTES >> 20);
 	}
-	return rc ? rc : buf_add(out, in + p, n - p);
+	return rc ? rc : copy(out, in, p, n);
 }
 
-int normalize(const struct norm_step *steps, int n_steps, const char *in, size_t n, struct buf *out,
-	      struct buf *tmp, struct regex_run *rx, const char **res, size_t *res_len,
-	      struct err *e)
+int normalize(const struct norm_step *steps, int n_steps, const struct origin_text *in,
+	      struct norm_scratch *m, struct regex_run *rx, struct origin_text *out, struct err *e)
 {
-	*res = in;
-	*res_len = n;
+	int turn = 0;
+
+	*out = *in;
 	for (int i = 0; i < n_steps; i++) {
 		const struct norm_step *s = &steps[i];
-		struct buf swap;
+		struct made to = {&m->text[turn], &m->user[turn], in->user};
 		int rc = 0;
 
-		if (s->kind == NORM_NFC && nfc_inert(*res, *res_len))
+		if (s->kind == NORM_NFC && nfc_inert(out->s, out->n))
 			continue;
-		if (s->kind == NORM_PREPEND && !*res_len)
+		if (s->kind == NORM_PREPEND && !out->n)
 			continue;
-		tmp->n = 0;
+		to.text->n = to.user->n = 0;
 		if (s->kind == NORM_NFC)
-			rc = nfc(*res, *res_len, tmp);
+			rc = nfc(out, &to);
 		else if (s->kind == NORM_REPLACE)
-			rc = replace(s, *res, *res_len, tmp, rx, e);
-		else if (!(rc = buf_add(tmp, s->content, s->content_len)))
-			rc = buf_add(tmp, *res, *res_len);
+			rc = replace(s, out, &to, rx, e);
+		else if (!(rc = add(&to, s->content, s->content_len, false)))
+			rc = copy(&to, out, 0, out->n);
 		if (rc)
 			return rc == -ENOMEM ? err_set(e, rc, "tokenizer: out of memory: free some")
 					     : rc;
-		swap = *out;
-		*out = *tmp;
-		*tmp = swap;
-		*res = out->v;
-		*res_len = out->n;
+		out->s = to.text->v;
+		out->n = to.text->n;
+		out->user = in->user ? (const uint8_t *)to.user->v : NULL;
+		turn = !turn;
 	}
 	return 0;
+}
+
+void norm_scratch_free(struct norm_scratch *m)
+{
+	for (int i = 0; i < 2; i++) {
+		buf_free(&m->text[i]);
+		buf_free(&m->user[i]);
+	}
 }

@@ -125,15 +125,29 @@ struct norm_step {
 	size_t content_len;
 };
 
-/* Runs all steps over in[0..n) (valid UTF-8). *res points to `in` or into *out. */
+/*
+ * A text and who wrote each of its bytes: user[i] is 1 for what a user may have typed, else 0. NULL:
+ * it is all one, no question is asked.
+ */
+struct origin_text {
+	const char *s;
+	size_t n;
+	const uint8_t *user; /* [n] or NULL */
+};
+
+/* What normalizing needs; from zero, ends with norm_scratch_free(). */
+struct norm_scratch {
+	struct buf text[2], user[2];
+};
+void norm_scratch_free(struct norm_scratch *m);
+
+/*
+ * Runs all steps over `in` (valid UTF-8). *out points into `in` or into *m. A byte that was made of
+ * several is the user's if one of them is.
+ */
 struct regex_run;
-int normalize(const struct norm_step *steps, int n_steps, const char *in, size_t n, struct buf *out,
-	      struct buf *tmp, struct regex_run *rx, const char **res, size_t *res_len,
-	      struct err *e);
-/* NFC of valid UTF-8, appended to out. */
-int nfc(const char *in, size_t n, struct buf *out);
-/* True if NFC cannot change the text (a quick test that may say no wrongly). */
-bool nfc_inert(const char *in, size_t n);
+int normalize(const struct norm_step *steps, int n_steps, const struct origin_text *in,
+	      struct norm_scratch *m, struct regex_run *rx, struct origin_text *out, struct err *e);
 
 /* ---- pre-tokenizer (pretok.c) -------------------------------------------------------------- */
 

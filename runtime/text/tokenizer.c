@@ -160,17 +160,17 @@ int32_t tokenizer_n_vocab(const struct tokenizer *t)
 /* Tokens that are matched in normalised text are stored so. */
 static int32_t find_normalized(const struct tokenizer *t, const char *token, size_t len)
 {
-	struct buf a = {0}, b = {0};
+	struct origin_text text = {token, len, NULL};
+	struct norm_scratch m = {0};
 	struct regex_run rx;
 	int32_t id = -1;
 
 	if (!t->normalized.n || regex_run_init(&rx, NULL))
 		return -1;
-	if (!normalize(t->norm, t->n_norm, token, len, &a, &b, &rx, &token, &len, NULL))
-		id = added_find(&t->normalized, token, len);
+	if (!normalize(t->norm, t->n_norm, &text, &m, &rx, &text, NULL))
+		id = added_find(&t->normalized, text.s, text.n);
 	regex_run_free(&rx);
-	buf_free(&a);
-	buf_free(&b);
+	norm_scratch_free(&m);
 	return id;
 }
 

@@ -47,9 +47,11 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, un
 		     struct ids *out, struct err *e);
 
 /*
- * The same for text of mixed origin, as a rendered template is: special tokens (TOK_SPECIAL) are
- * matched only where none of their bytes is `user` text. Otherwise the spans change nothing: ids are
- * those of tokenizer_encode(TOK_SPECIAL) wherever no user text spells a special token.
+ * The same for text of mixed origin, as a rendered template is: special tokens are matched
+ * (TOK_SPECIAL is implied) only where none of their bytes is `user` text. Otherwise the spans change
+ * nothing: ids are those of tokenizer_encode(TOK_SPECIAL) wherever no user text spells a special
+ * token, and where all is user text they are those without it. What no span covers is user text.
+ * -EINVAL: spans descend, or reach beyond the text.
  */
 struct tmpl_span;
 int tokenizer_encode_spans(const struct tokenizer *t, const char *text, size_t len,
@@ -66,6 +68,12 @@ int tokenizer_eos(const struct tokenizer *t, int32_t *ids, int max);
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 /* The token as stored, for people ("Ġthe"); NULL if out of range. */
 const char *tokenizer_token(const struct tokenizer *t, int32_t id, size_t *len);
+
+/*
+ * The bytes that the token adds to a text that has begun, which may be part of a character only.
+ * Returns their number; 0: there is no such token, or it has more than `cap`.
+ */
+int tokenizer_bytes(const struct tokenizer *t, int32_t id, char *buf, size_t cap);
 
 /* Whole-sequence decoding as Hugging Face does it. *out is malloc'ed and NUL-terminated. */
 int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special,

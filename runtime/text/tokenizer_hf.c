@@ -339,9 +339,9 @@ static int added_token(struct hf *h, const json_t *o, size_t i, struct regex_run
 	struct tokenizer *t = h->t;
 	const json_t *content = json_object_get(o, "content"), *id = json_object_get(o, "id");
 	const char *s = json_string_value(content);
-	size_t len = json_string_length(content), text_len;
-	const char *text;
-	struct buf a = {0}, b = {0};
+	size_t len = json_string_length(content);
+	struct origin_text text = {s, len, NULL};
+	struct norm_scratch m = {0};
 	struct added tok = {0};
 	bool normalized = true;
 	int32_t known;
@@ -364,14 +364,12 @@ static int added_token(struct hf *h, const json_t *o, size_t i, struct regex_run
 	/* the model's own id counts, as in Hugging Face's library */
 	known = vocab_lookup(&t->v, s, len);
 	n = known >= 0 ? known : json_integer_value(id);
-	text = s;
-	text_len = len;
 	if (normalized)
-		rc = normalize(t->norm, t->n_norm, s, len, &a, &b, rx, &text, &text_len, h->e);
-	if (rc || !text_len)
+		rc = normalize(t->norm, t->n_norm, &text, &m, rx, &text, h->e);
+	if (rc || !text.n)
 		goto out;
 	/* and a token of its own is shown as it is matched */
-	rc = vocab_set(&t->v, n, known >= 0 ? s : text, known >= 0 ? len : text_len,
+	rc = vocab_set(&t->v, n, known >= 0 ? s : text.s, known >= 0 ? len : text.n,
 		       tok.special ? TOK_F_SPECIAL : 0, (int64_t)t->v.n * 2 + 65536);
 	if (rc == -EEXIST || rc == -ERANGE || rc == -EINVAL) {
 		rc = invalid(h, "added_tokens[%zu]: \"%.40s\": %s", i, s,
@@ -382,12 +380,11 @@ static int added_token(struct hf *h, const json_t *o, size_t i, struct regex_run
 	}
 	tok.id = (int32_t)n;
 	if (!rc)
-		rc = added_put(normalized ? &t->normalized : &t->raw, text, text_len, &tok);
+		rc = added_put(normalized ? &t->normalized : &t->raw, text.s, text.n, &tok);
 	if (rc)
 		no_memory(h);
 out:
-	buf_free(&a);
-	buf_free(&b);
+	norm_scratch_free(&m);
 	return rc;
 }
 
