@@ -42,9 +42,9 @@ _llmctl() {
 			grep -oE '(^|[^a-z-])--?[a-z][a-z-]*' | grep -oE -- '--?[a-z][a-z-]*' | sort -u)" -- "$cur")
 	elif [[ $command == bench && $COMP_CWORD -eq 2 ]]; then
 		mapfile -t COMPREPLY < <(compgen -W 'load decode prefill serve' -- "$cur")
-	elif [[ $command == status && $prev != --* ]]; then
+	elif [[ $command == status && $prev != --* || $command == swap && $COMP_CWORD -eq 2 ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(find "${XDG_RUNTIME_DIR:-/run}/llmdev" /run/llmdev \
-			-maxdepth 1 -name '*.sock' 2>/dev/null | sed 's|.*/||; s|\.sock$||' | sort -u)" -- "$cur")
+			-maxdepth 1 -name '*.sock' ! -name '*.next.sock' ! -name '*.prev.sock' 2>/dev/null | sed 's|.*/||; s|\.sock$||' | sort -u)" -- "$cur")
 	else
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")

@@ -88,16 +88,6 @@ static int take_sample(struct sample *out, const char *path, char *why, size_t w
 	return rc < 0 ? rc : 0;
 }
 
-/* The socket of `name`; a daemon of the system serves users with a runtime directory of their own, too. */
-static void find_socket(char *path, size_t len, const char *name)
-{
-	llmdev_default_socket(path, len, name);
-	if (access(path, F_OK))
-		snprintf(path, len, "/run/llmdev/%s.sock", name);
-	if (access(path, F_OK))
-		llmdev_default_socket(path, len, name);
-}
-
 /* ---- words ---------------------------------------------------------------------------------------- */
 
 static const char *const states[] = {
@@ -549,7 +539,7 @@ int cmd_status(int argc, char **argv)
 	if (argc - optind > 1 || (socket && argc != optind))
 		return ctl_usage(USAGE, "status: one daemon at a time");
 	if (!socket) {
-		find_socket(path, sizeof(path), argc > optind ? argv[optind] : "llm0");
+		ctl_find_socket(path, sizeof(path), argc > optind ? argv[optind] : "llm0");
 		socket = path;
 	}
 	return seconds > 0 ? watch(socket, seconds, json) : once(socket, json);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "ctl.h"
+#include "lib/llmdev.h"
 
 static volatile sig_atomic_t sigint_seen;
 
@@ -107,6 +108,15 @@ int ctl_common_option(int opt, const char *arg, struct engine_opts *o)
 		return rc;
 	ctl_fail("%s", e.msg);
 	return -1;
+}
+
+void ctl_find_socket(char *path, size_t len, const char *name)
+{
+	llmdev_default_socket(path, len, name);
+	if (access(path, F_OK))
+		snprintf(path, len, "/run/llmdev/%s.sock", name);
+	if (access(path, F_OK))
+		llmdev_default_socket(path, len, name);
 }
 
 uint64_t ctl_now_ns(void)

@@ -25,6 +25,7 @@ int cmd_logits(int argc, char **argv);
 int cmd_models(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_swap(int argc, char **argv);
 int cmd_synth(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 
@@ -67,6 +68,10 @@ bool ctl_colour(void);
 void ctl_catch_sigint(void);
 bool ctl_sigint(void);
 void ctl_sigint_clear(void);
+
+/* The socket of the daemon `name`; one of the system serves users with a runtime directory of their
+ * own, too. */
+void ctl_find_socket(char *path, size_t len, const char *name);
 
 /* CLOCK_MONOTONIC in nanoseconds. */
 uint64_t ctl_now_ns(void);

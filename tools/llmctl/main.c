@@ -17,6 +17,7 @@ static const struct command {
 	{"chat", cmd_chat, "talk with a model or a running daemon"},
 	{"ask", cmd_ask, "one question to a running daemon"},
 	{"status", cmd_status, "what a running daemon does"},
+	{"swap", cmd_swap, "another model in a running daemon's place"},
 	{"logits", cmd_logits, "the logits after given token ids, as JSON"},
 	{"tokenize", cmd_tokenize, "text to token ids"},
 	{"inspect", cmd_inspect, "what a model is, needs, and can reach on this machine"},
