@@ -65,10 +65,12 @@ LDLIBS   += -luring -lnuma -ljansson -lpcre2-8 -lm -lpthread
 LDFLAGS  += $(SANFLAGS)
 # libcurl is optional: without it `llmctl bench serve` has no --url.
 CURL     := $(shell $(CC) $(CPPFLAGS) -include curl/curl.h -x c -E /dev/null >/dev/null 2>&1 && echo -lcurl)
+# libmicrohttpd is optional: without it llmdev-gateway is not built.
+MHD      := $(shell $(CC) $(CPPFLAGS) -include microhttpd.h -x c -E /dev/null >/dev/null 2>&1 && echo -lmicrohttpd)
 
 # ---- sources --------------------------------------------------------------------------------------
 
-RT_DIRS  := runtime/base runtime/weights runtime/text runtime/model runtime/backend \
+RT_DIRS  := runtime/base runtime/weights runtime/text runtime/text/output runtime/model runtime/backend \
 	    runtime/backend/ref runtime/backend/cpu runtime/engine kernels/ref
 RT_SRC   := $(foreach d,$(RT_DIRS),$(wildcard $(d)/*.c)) \
 	    $(filter-out %_avx2.c %_avx512.c %_neon.c,$(wildcard kernels/cpu/*.c))
@@ -82,7 +84,8 @@ endif
 LIB_SRC  := $(wildcard runtime/lib/*.c) runtime/transport/message.c runtime/base/err.c
 DAEMON_SRC := $(wildcard runtime/llmdevd/*.c runtime/transport/*.c)
 CTL_SRC  := $(wildcard tools/llmctl/*.c)
-UNIT_SRC := $(wildcard tests/unit/test_*.c)
+HTTP_SRC := $(if $(MHD),$(wildcard runtime/http/*.c))
+UNIT_SRC := $(filter-out $(if $(MHD),,%/test_http%.c %/test_responses.c),$(wildcard tests/unit/test_*.c))
 E2E      := $(wildcard tests/e2e/*.sh)
 
 obj       = $(patsubst %.c,$(O)/%.o,$(1))
@@ -91,7 +94,9 @@ DEV_LIB  := $(O)/libllmdev.a
 # The daemon's and llmctl's parts as archives too, so that unit tests can link what they test.
 DAEMON_LIB := $(O)/llmdevd.a
 CTL_LIB  := $(O)/llmctl.a
-BINS     := $(if $(DAEMON_SRC),$(O)/llmdevd) $(if $(CTL_SRC),$(O)/llmctl)
+HTTP_LIB := $(if $(MHD),$(O)/llmdev-gateway.a)
+BINS     := $(if $(DAEMON_SRC),$(O)/llmdevd) $(if $(CTL_SRC),$(O)/llmctl) \
+	    $(if $(MHD),$(O)/llmdev-gateway)
 UNIT     := $(patsubst tests/unit/%.c,$(O)/tests/%,$(UNIT_SRC))
 
 ISA_avx2   := -mavx2 -mfma -mf16c
@@ -102,6 +107,9 @@ ISA_neon   := -march=armv8.6-a+dotprod+i8mm+bf16+fp16
 
 .PHONY: all
 all: $(BINS) $(DEV_LIB) ## build the programs and the client library
+ifeq ($(MHD),)
+	@echo '  llmdev-gateway is not built: microhttpd.h is missing: install libmicrohttpd-dev'
+endif
 
 # $(call changed,TEXT): keeps the target's content equal to TEXT and its time stamp where it was if
 # nothing changed. What depends on it is rebuilt when flags or lists of sources change.
@@ -113,7 +121,7 @@ $(O)/.flags: FORCE
 $(O)/.curl: FORCE
 	$(call changed,$(CURL))
 $(O)/.sources: FORCE
-	$(call changed,$(RT_SRC) $(LIB_SRC) $(DAEMON_SRC) $(CTL_SRC) $(LDFLAGS) $(LDLIBS))
+	$(call changed,$(RT_SRC) $(LIB_SRC) $(DAEMON_SRC) $(CTL_SRC) $(HTTP_SRC) $(LDFLAGS) $(LDLIBS))
 
 $(O)/%.o: %.c $(O)/.flags
 	$(say) CC $<
@@ -141,6 +149,10 @@ $(DAEMON_LIB): $(call obj,$(DAEMON_SRC)) $(O)/.sources
 	$(archive)
 $(CTL_LIB): $(call obj,$(CTL_SRC)) $(O)/.sources
 	$(archive)
+$(O)/llmdev-gateway.a: $(call obj,$(HTTP_SRC)) $(O)/.sources
+	$(archive)
+# The page is a part of the program.
+$(O)/runtime/http/page.o: runtime/http/page/index.html
 
 define link
 	$(say) LD $@
@@ -151,8 +163,12 @@ $(O)/llmdevd: $(call obj,$(DAEMON_SRC)) $(DEV_LIB) $(RT_LIB)
 	$(link)
 $(O)/llmctl: $(call obj,$(CTL_SRC)) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
 	$(link) -ledit $(CURL)
-$(O)/tests/test_%: $(O)/tests/unit/test_%.o $(CTL_LIB) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
+# A client, not a part of the runtime: none of the libraries that computing needs.
+$(O)/llmdev-gateway: override LDLIBS = -ljansson -lmicrohttpd -lm -lpthread
+$(O)/llmdev-gateway: $(call obj,$(HTTP_SRC) runtime/base/size.c) $(DEV_LIB)
 	$(link)
+$(O)/tests/test_%: $(O)/tests/unit/test_%.o $(HTTP_LIB) $(CTL_LIB) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
+	$(link) $(MHD)
 
 # ---- using it -------------------------------------------------------------------------------------
 
@@ -186,6 +202,8 @@ SYSTEMD_DIR := $(PREFIX)/lib/systemd/system
 # mode:source:destination, one word a file; the same list serves install and uninstall.
 INSTALL  = 755:$(O)/llmctl:$(PREFIX)/bin/llmctl \
 	   755:$(O)/llmdevd:$(PREFIX)/sbin/llmdevd \
+	   $(if $(MHD),755:$(O)/llmdev-gateway:$(PREFIX)/sbin/llmdev-gateway \
+	     644:$(O)/contrib/llmdev-gateway.service:$(SYSTEMD_DIR)/llmdev-gateway.service) \
 	   644:$(DEV_LIB):$(LIBDIR)/libllmdev.a \
 	   644:runtime/lib/llmdev.h:$(PREFIX)/include/llmdev.h \
 	   644:uapi/llm.h:$(PREFIX)/include/llm.h \
@@ -203,7 +221,8 @@ $(O)/contrib/%: contrib/%.in FORCE
 	$(Q)sed 's|@PREFIX@|$(PREFIX)|g; s|@LIBDIR@|$(LIBDIR)|g; s|@VERSION@|$(VERSION)|g' $< >$@
 
 .PHONY: install
-install: all $(O)/contrib/llmdev.pc $(O)/contrib/llmdevd@.service ## install under $(DESTDIR)$(PREFIX)
+install: all $(O)/contrib/llmdev.pc $(O)/contrib/llmdevd@.service \
+	 $(O)/contrib/llmdev-gateway.service ## install under $(DESTDIR)$(PREFIX)
 	$(Q)set -e; for f in $(INSTALL); do \
 		mode=$${f%%:*}; f=$${f#*:}; \
 		install -D -m $$mode "$${f%%:*}" "$(DESTDIR)$${f#*:}"; \
@@ -227,7 +246,7 @@ help: ## this list
 	@echo '  O=DIR build there; V=1 show commands; SAN=1 sanitizers; PREFIX=DIR, DESTDIR=DIR for install;'
 	@echo '  CC=clang; CROSS_COMPILE=aarch64-linux-gnu-'
 
--include $(patsubst %.c,$(O)/%.d,$(RT_SRC) $(LIB_SRC) $(DAEMON_SRC) $(CTL_SRC) $(UNIT_SRC))
+-include $(patsubst %.c,$(O)/%.d,$(RT_SRC) $(LIB_SRC) $(DAEMON_SRC) $(CTL_SRC) $(HTTP_SRC) $(UNIT_SRC))
 
 # Each area keeps its own targets.
 -include $(sort $(wildcard tests/*/rules.mk tools/*/rules.mk kernels/rules.mk kmod/rules.mk))

@@ -59,6 +59,10 @@ struct route {
 extern const struct route core_routes[]; /* health.c: /health, /v1/models, /metrics */
 extern const struct route chat_routes[];
 extern const struct route completion_routes[];
+extern const struct route responses_routes[];
+extern const struct route embeddings_routes[];
+extern const struct route tokenize_routes[];
+extern const struct route page_routes[];
 
 /* ---- requests ---------------------------------------------------------------------------------- */
 
@@ -76,6 +80,8 @@ struct request {
 	uint64_t start_ns;    /* CLOCK_MONOTONIC */
 	uint8_t trace_id[16], span_id[8]; /* of traceparent; all zero: none */
 
+	/* The handler says so: a stream is wanted, which may begin (200) before its first event. */
+	bool streams;
 	void *state;          /* the handler's */
 	void (*free_state)(void *state);
 

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What chat.c and completion.c share: one request becomes one answer with several choices, each a
+ * question of its own to the daemon; they are streamed as they come, or put together at the end.
+ */
+#ifndef HTTP_ANSWER_H
+#define HTTP_ANSWER_H
+
+#include "http/gateway.h"
+
+#define CHOICES_MAX 128
+
+struct answer;
+
+struct choice {
+	struct answer *a;
+	int index;
+	bool over, called;   /* its DONE came; it called a tool */
+	const char *finish;  /* finish_reason as JSON */
+	struct buf text, reasoning, calls, malformed;
+	struct buf logprobs; /* chat: elements of "content"; comma-separated, not yet sent */
+	struct buf tokens, token_logprobs, top_logprobs, offsets; /* completion: likewise */
+	size_t chars;        /* of text so far, for the offsets */
+	const char *echo;    /* the prompt, to be put before the text; NULL: not */
+	size_t echo_len;
+};
+
+/* How an endpoint writes. */
+struct answer_kind {
+	const char *object, *chunk_object, *id_prefix;
+	/* TEXT or DATA of a choice: collect it, and send it if a->stream. */
+	void (*event)(struct choice *c, const struct llmdev_event *ev);
+	/* The daemon has begun; may be NULL. */
+	void (*begin)(struct choice *c);
+	/* The last chunk's "delta" or "text" with its name, and what is left over. */
+	void (*last)(struct choice *c);
+	/* A whole choice, for the reply that is no stream. */
+	void (*whole)(struct choice *c, struct buf *b);
+};
+
+struct answer {
+	struct request *rq;
+	const struct answer_kind *kind;
+	bool stream, include_usage, want_logprobs, seeded;
+	int n, left, per_prompt;
+	uint64_t seed;
+	struct usage_sum usage;
+	struct buf head;     /* the constant beginning of every chunk */
+	struct buf chunk;
+	struct choice choices[];
+};
+
+/*
+ * Reads stream, stream_options and n of the body and takes out what is not the daemon's business.
+ * `prompts` is how many prompts there are: there will be n choices of each. NULL: it was refused.
+ * The answer is the request's state from here on.
+ */
+struct answer *answer_new(struct request *rq, const struct answer_kind *kind, size_t prompts);
+/* Asks for choice `index`; where there is a seed it is changed to one of the choice's own. */
+void answer_ask(struct answer *a, int index, json_t *body);
+
+/* One chunk of a choice: begin, write `,"NAME":VALUE` members, end. */
+struct buf *chunk_begin(struct choice *c);
+void chunk_end(struct choice *c, const char *finish);
+
+#endif

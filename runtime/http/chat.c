@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+/* POST /v1/chat/completions: OpenAI's chat.completion and chat.completion.chunk (answer.h). */
+#include <string.h>
+
+#include "http/answer.h"
+
+/* Log-probabilities that wait go with the chunk that is written. */
+static void write_logprobs(struct choice *c, struct buf *b)
+{
+	if (!c->logprobs.n) {
+		buf_str(b, ",\"logprobs\":null");
+		return;
+	}
+	buf_str(b, ",\"logprobs\":{\"content\":[");
+	buf_add(b, c->logprobs.p, c->logprobs.n);
+	b->failed |= c->logprobs.failed;
+	buf_str(b, "],\"refusal\":null}");
+	c->logprobs.n = 0;
+}
+
+/* A chunk whose delta is {"NAME": TEXT}, or with `json` {"NAME": JSON}. */
+static void send_delta(struct choice *c, const char *name, const char *bytes, size_t n, bool json)
+{
+	struct buf *b = chunk_begin(c);
+
+	buf_str(b, ",\"delta\":{\"");
+	buf_str(b, name);
+	buf_str(b, "\":");
+	if (json)
+		buf_add(b, bytes, n);
+	else
+		buf_json_text(b, bytes, n);
+	buf_str(b, "}");
+	write_logprobs(c, b);
+	chunk_end(c, NULL);
+}
+
+static void chat_begin(struct choice *c)
+{
+	struct buf *b = chunk_begin(c);
+
+	buf_str(b, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null");
+	chunk_end(c, NULL);
+}
+
+/* The daemon's object without what is for us alone. */
+static void add_logprob(struct choice *c, const struct llmdev_event *ev)
+{
+	json_t *v = json_loadb(ev->text, ev->text_len, 0, NULL);
+
+	if (!json_is_object(v)) {
+		json_decref(v);
+		return;
+	}
+	json_object_del(v, "index");
+	if (!json_object_get(v, "top_logprobs"))
+		json_object_set_new(v, "top_logprobs", json_array());
+	if (c->logprobs.n)
+		buf_str(&c->logprobs, ",");
+	buf_json(&c->logprobs, v);
+	json_decref(v);
+}
+
+static void add_call(struct choice *c, const struct llmdev_event *ev)
+{
+	json_t *v;
+
+	c->called = true;
+	if (c->a->stream) {
+		struct buf list = {0};
+
+		buf_str(&list, "[");
+		buf_add(&list, ev->text, ev->text_len);
+		buf_str(&list, "]");
+		send_delta(c, "tool_calls", list.p, list.n, true);
+		buf_free(&list);
+		return;
+	}
+	v = json_loadb(ev->text, ev->text_len, 0, NULL);
+	json_object_del(v, "index");
+	if (c->calls.n)
+		buf_str(&c->calls, ",");
+	if (v)
+		buf_json(&c->calls, v);
+	else
+		c->calls.failed = true;
+	json_decref(v);
+}
+
+static void add_malformed(struct choice *c, const struct llmdev_event *ev)
+{
+	struct buf v = {0};
+
+	buf_str(&v, "{\"malformed_tool_call\":");
+	buf_json_text(&v, ev->text, ev->text_len);
+	buf_str(&v, "}");
+	if (c->a->stream) {
+		send_delta(c, "llmdev", v.p, v.n, true);
+		buf_free(&v);
+	} else {
+		buf_free(&c->malformed); /* the last one's is told */
+		c->malformed = v;
+	}
+}
+
+static void chat_event(struct choice *c, const struct llmdev_event *ev)
+{
+	bool text = ev->kind == LLMDEV_TEXT;
+
+	if (!text && ev->subtype == LLM_DATA_LOGPROBS) {
+		add_logprob(c, ev);
+	} else if (!text && ev->subtype == LLM_DATA_TOOL_CALL) {
+		if (ev->text_len)
+			add_call(c, ev);
+	} else if (!text && ev->subtype == LLM_DATA_MALFORMED) {
+		add_malformed(c, ev);
+	} else if (text || ev->subtype == LLM_DATA_REASONING) {
+		if (!ev->text_len)
+			return;
+		if (c->a->stream)
+			send_delta(c, text ? "content" : "reasoning_content", ev->text,
+				   ev->text_len, false);
+		else
+			buf_add(text ? &c->text : &c->reasoning, ev->text, ev->text_len);
+	}
+}
+
+static void chat_last(struct choice *c)
+{
+	struct buf *b = chunk_begin(c);
+
+	buf_str(b, ",\"delta\":{}");
+	write_logprobs(c, b);
+	chunk_end(c, c->finish);
+}
+
+static void chat_whole(struct choice *c, struct buf *b)
+{
+	buf_str(b, ",\"message\":{\"role\":\"assistant\",\"content\":");
+	if (c->text.n || !c->called)
+		buf_json_text(b, c->text.p, c->text.n);
+	else
+		buf_str(b, "null");
+	buf_str(b, ",\"refusal\":null");
+	if (c->reasoning.n) {
+		buf_str(b, ",\"reasoning_content\":");
+		buf_json_text(b, c->reasoning.p, c->reasoning.n);
+	}
+	if (c->called) {
+		buf_str(b, ",\"tool_calls\":[");
+		buf_add(b, c->calls.p, c->calls.n);
+		buf_str(b, "]");
+	}
+	if (c->malformed.n) {
+		buf_str(b, ",\"llmdev\":");
+		buf_add(b, c->malformed.p, c->malformed.n);
+	}
+	buf_str(b, "}");
+	b->failed |= c->text.failed | c->reasoning.failed | c->calls.failed | c->malformed.failed;
+	write_logprobs(c, b);
+}
+
+static const struct answer_kind kind = {
+	.object = "chat.completion",
+	.chunk_object = "chat.completion.chunk",
+	.id_prefix = "chatcmpl-",
+	.event = chat_event,
+	.begin = chat_begin,
+	.last = chat_last,
+	.whole = chat_whole,
+};
+
+static void chat(struct request *rq)
+{
+	const json_t *messages = json_member(rq->body, "messages");
+	struct answer *a;
+
+	if (!json_is_array(messages)) {
+		reply_error(rq, 400, messages ? "invalid_type" : "missing_required_parameter",
+			    "messages", "messages: %s",
+			    messages ? "not a list" : "missing: a list of messages is needed");
+		return;
+	}
+	/* The daemon goes by them: here they can only be a mistake. */
+	json_object_del(rq->body, "prompt");
+	json_object_del(rq->body, "input");
+	json_object_del(rq->body, "tokenize");
+	json_object_del(rq->body, "detokenize");
+	a = answer_new(rq, &kind, 1);
+	for (int i = 0; a && i < a->n; i++)
+		answer_ask(a, i, rq->body);
+}
+
+const struct route chat_routes[] = {
+	{"POST", "/v1/chat/completions", ROUTE_JSON | ROUTE_MODEL | ROUTE_COUNTED, chat},
+	{0},
+};
