@@ -200,4 +200,58 @@ killed_on_the_way() {
 }
 check "SIGUSR1 to a daemon that nobody replaces does nothing; one that was moved removes its socket" killed_on_the_way
 check "a daemon starts where the moved one was" start_daemon
+stop_daemon
+
+# ---- systemd ----------------------------------------------------------------------------------------
+
+groups= # a writable control group file system, where no systemd looks after it
+for g in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/pids; do
+	[ -n "$groups" ] || [ -d /run/systemd/system ] || ! mkdir "$g/llmdevd@swap$$.service" 2>/dev/null && continue
+	[ -e "$g/llmdevd@swap$$.service/cgroup.procs" ] && groups=$g
+	rmdir "$g/llmdevd@swap$$.service"
+done
+# A systemctl that does with llmdevd@.service what systemd would: its environment, its command, its
+# control group, and starting again what failed.
+cat >"$tmp/systemctl" <<E2
+#!/bin/bash
+echo "\$@" >>"$tmp/systemctl.log"
+instance=\${2#llmdevd@}
+instance=\${instance%.service}
+group="$groups/llmdevd@\$instance.service"
+case \$1 in
+start)
+	mkdir -p "\$group"
+	echo \$\$ >"\$group/cgroup.procs"
+	NAME=\$instance SOCKET=$tmp/\$instance.sock OPTIONS=
+	[ -f "$tmp/\$instance.swap" ] && . "$tmp/\$instance.swap"
+	"$build/llmdevd" --name "\$NAME" --socket "\$SOCKET" \$OPTIONS "\$MODEL" 2>"$tmp/unit.log" &
+	until grep -q "^llmdevd: serving " "$tmp/unit.log"; do kill -0 \$! || exit 1; sleep 0.05; done
+	;;
+stop) kill \$(cat "\$group/cgroup.procs") ;;
+esac
+E2
+chmod +x "$tmp/systemctl"
+systemd_swap() {
+	local a=swap$$ b=swap$$-next base=$tmp/swap$$ p
+	socket=$base.sock next=$base.next.sock prev=$base.prev.sock
+	printf 'MODEL="%s" OPTIONS="--threads 1 --pace 60"\n' "$PWD/$model" >"$tmp/$a.swap"
+	export PATH=$tmp:$PATH
+	systemctl start "llmdevd@$a.service" && is_up || return 1
+	first=$(pid_at "$socket")
+	swap "$model" --stage -- --batch 9 || return 1
+	grep -q "^start llmdevd@$b.service" "$tmp/systemctl.log" && grep -q "^SOCKET=\"$next\"" "$tmp/$b.swap" || return 1
+	swap --rollback && wait_for 10 eval '! pid_at "$next"' && serves "$first" || return 1
+	swap "$tmp/other" || return 1
+	# What systemd would start again is to be found where clients look.
+	grep -q "^SOCKET=\"$socket\"" "$tmp/$b.swap" && grep -q "^MODEL=\"$tmp/other\"" "$tmp/$b.swap" &&
+		grep -q 'OPTIONS="--threads=1 --pace=60 "' "$tmp/$b.swap" && wait_for 10 gone "$first" || return 1
+	swap "$model" && grep -q "^SOCKET=\"$socket\"" "$tmp/$a.swap" && is_up || return 1
+	p=$(pid_at "$socket") && options "$p" | grep -q "$model" && kill "$p" && wait_for 10 gone "$p"
+	rmdir "$groups/llmdevd@$a.service" "$groups/llmdevd@$b.service"
+}
+if [ -n "$groups" ]; then
+	check "under systemd two instances take turns (a systemctl of the test's)" systemd_swap
+else
+	skip "no control groups to play systemd with"
+fi
 finish

@@ -28,7 +28,6 @@
 
 #define STOP_MS	  20000 /* for a daemon without requests to end */
 #define POLL_MS	  100
-#define RUN_DIR	  "/run/llmdev" /* llmdevd@.service reads INSTANCE.swap there */
 #define NEXT_UNIT "-next"
 
 /* ---- who serves ----------------------------------------------------------------------------------- */
@@ -455,6 +454,7 @@ static bool write_value(FILE *f, const char *name, const char *value)
 int daemon_unit_write(const struct daemon_options *o, const char *socket_path, struct err *e)
 {
 	char path[PATH_MAX], tmp[PATH_MAX + 8], options[8192] = "", name[64] = "llm0";
+	const char *slash;
 	size_t n = 0;
 	bool ok;
 	FILE *f;
@@ -470,7 +470,10 @@ int daemon_unit_write(const struct daemon_options *o, const char *socket_path, s
 		if (n >= sizeof(options))
 			return err_set(e, -E2BIG, "options: too long for a systemd unit");
 	}
-	snprintf(path, sizeof(path), RUN_DIR "/%s.swap", o->unit);
+	/* llmdevd@.service reads it where its sockets are. */
+	slash = strrchr(socket_path, '/');
+	snprintf(path, sizeof(path), "%.*s/%s.swap", slash ? (int)(slash - socket_path) : 0,
+		 slash ? socket_path : "", o->unit);
 	snprintf(tmp, sizeof(tmp), "%s.new", path);
 	unlink(tmp);
 	f = fopen(tmp, "wxe");
