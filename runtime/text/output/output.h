@@ -10,7 +10,11 @@
  *
  * The bytes are the decoded ids with the spelling of special tokens in them (markers are special
  * tokens in some vocabularies). Spelling that belongs to the format itself (turn ends, harmony's
- * headers) is taken out.
+ * headers) is taken out, so are newlines around reasoning and white space around calls.
+ *
+ * Calls to functions that nobody offered are calls like others: whoever runs them tells the model.
+ * A call is at most 16 MiB long and 128 levels deep, its name at most 256 bytes. Details for each
+ * format: docs/tool-calls.md.
  */
 #ifndef LLMDEV_TEXT_OUTPUT_H
 #define LLMDEV_TEXT_OUTPUT_H
@@ -56,7 +60,8 @@ const char *output_tools_name(enum output_tools t);
 struct output_opts {
 	struct output_format format;
 	bool reasoning_open;       /* the prompt ends inside a reasoning block ("<think>\n") */
-	bool thinking;             /* the request has thinking on; off: what is never closed is content */
+	bool thinking;             /* the request has thinking on; off: what is never closed is content,
+				    * so that a block is held back until it closes */
 	const json_t *tools;       /* the request's `tools`, borrowed; NULL or empty: none, and what
 				    * looks like a call is content */
 	uint64_t call_seed;        /* ids of calls are made of this and the call's number */
@@ -92,10 +97,24 @@ int output_push(struct output *p, const char *text, size_t len, output_sink sink
 int output_end(struct output *p, output_sink sink, void *ctx);
 /* Between push calls: the text so far ends in reasoning. */
 bool output_in_reasoning(const struct output *p);
-/* Nothing is held back that could still become part of a tool call. For constraints that begin
- * with the content: true once the first content or call byte is due. */
+/*
+ * What comes next is content or a call: reasoning has closed, or thinking is off, or the format has
+ * none. For constraints that begin with the content. With thinking on and no open block it is false
+ * until the model has decided: its first byte is either the beginning of a block or the content
+ * itself, so a caller with a constraint lets the model write output_reasoning_open() first. Harmony:
+ * true from the end of the first message of analysis, or of a header of content, on; a caller that
+ * constrains the text of the answer asks output_in_content().
+ */
 bool output_past_reasoning(const struct output *p);
-/* What closes a reasoning block, as the model would write it; NULL: the format has none. */
+/* The same, and the next byte is one of the content itself: not of a harmony header. */
+bool output_in_content(const struct output *p);
+/*
+ * What closes a reasoning block, as the model would write it; NULL: the format has none. For a
+ * thinking budget: once these ids have come, output_past_reasoning() holds. Harmony's goes on to the
+ * header of the final message, since the model would write more analysis otherwise.
+ */
 const char *output_reasoning_close(enum output_reasoning r);
+/* What opens one; NULL: the format has none. */
+const char *output_reasoning_open(enum output_reasoning r);
 
 #endif
