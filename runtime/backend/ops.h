@@ -116,7 +116,7 @@ enum op_kind {
 	OP_PROJ,        /* x += W a (+bias) */
 	OP_GLU,         /* x += down(act(gate h) * up h), h = norm(x) */
 	OP_MOE,         /* x += sum_j w_j expert_j(h), h = norm(x) */
-	OP_HEAD,        /* logits = W norm(x), for the batch's output rows only */
+	OP_HEAD,        /* logits = W norm(x), hidden = norm(x): for the rows that ask for it */
 };
 
 enum act_kind { ACT_SILU };
@@ -238,6 +238,10 @@ struct batch {
 	const struct batch_seq *seq;
 	int n_out;
 	const int32_t *out_row;         /* [n_out] rows whose logits are wanted, ascending */
+	int n_hidden;
+	const int32_t *hidden_row;      /* [n_hidden] rows whose hidden state after the final norm is
+					 * wanted, ascending */
+	float *hidden;                  /* [n_hidden][plan.hidden], caller's: they come here */
 };
 
 /* ---- backend ---------------------------------------------------------------------------------- */

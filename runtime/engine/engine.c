@@ -204,6 +204,7 @@ static void fill_info(struct engine *en, const struct engine_opts *o)
 	i->top_p = m->config.top_p;
 	i->min_p = m->config.min_p;
 	i->top_k = m->config.top_k;
+	embed_detect(en->checkpoint, i);
 }
 
 int engine_open_on(struct engine **out, const struct engine_opts *o, struct backend *backend,
@@ -246,6 +247,11 @@ int engine_open_on(struct engine **out, const struct engine_opts *o, struct back
 		return rc;
 	}
 	fill_info(en, o);
+	rc = embed_alloc(en, e);
+	if (rc) {
+		engine_close(en);
+		return rc;
+	}
 	*out = en;
 	return 0;
 }
@@ -273,6 +279,7 @@ void engine_close(struct engine *en)
 	free(en->batch_out);
 	free(en->batch_out_seq);
 	free(en->logits);
+	embed_free(en);
 	sampler_free(&en->sampler);
 	kv_free(&en->kv);
 	if (en->tokenizer)

@@ -78,6 +78,8 @@ struct request {
 	int n_bias;
 	int n_logprobs;                 /* < 0: none */
 	const uint64_t *(*mask)(void *ctx, struct request *r);
+	double *pooled;                 /* [hidden] an embedding in the making; NULL: an answer */
+	int n_pooled;                   /* its first positions that are in it */
 	struct fold fold;
 	void (*on_event)(void *ctx, struct request *r, const struct engine_event *ev);
 	void *ctx;
@@ -122,6 +124,10 @@ struct engine {
 	int32_t *batch_out_seq;         /* [max_out] which sequence an output belongs to */
 	int max_rows, max_out;
 	float *logits;                  /* [max_out][vocab] */
+	/* where the model makes embeddings */
+	int32_t *batch_hidden;          /* [max_hidden] rows whose hidden states are wanted */
+	float *hidden;                  /* [max_hidden][hidden] */
+	int max_hidden;
 	struct engine_stats stats;      /* counters; the rest is filled in by engine_stats() */
 };
 
@@ -139,14 +145,16 @@ void session_truncate(struct session *s, int n);
 void session_release(struct session *s);
 /*
  * Make ids[0..n), which may be its own, the session's tokens. Keeps what it has computed of them and takes the pages of
- * others (of the same principal) that hold more. At least one token is left to compute. `generated`
- * may be NULL: none of them. Returns the number of tokens that need no computing, or -ENOMEM.
+ * others (of the same principal) that hold more, in all at most `most` tokens; at least one is left
+ * to compute. `generated` may be NULL: none of them. Returns the number of tokens that need no
+ * computing, or -ENOMEM.
  */
-int session_enter(struct session *s, const int32_t *ids, const uint8_t *generated, int n);
+int session_enter(struct session *s, const int32_t *ids, const uint8_t *generated, int n, int most);
 /* One more token that is still to be computed. -ENOMEM. */
 int session_push(struct session *s, int32_t id);
-/* Take the pages that others have computed since it was entered. Returns the tokens in them. */
-int session_catch_up(struct session *s);
+/* Take the pages that others have computed since it was entered, so that it has at most `most`
+ * tokens. Returns the tokens in them. */
+int session_catch_up(struct session *s, int most);
 /* n more tokens are computed: pages that became full are published. */
 void session_computed(struct session *s, int n);
 /* Of `rows` more tokens, how many one step may compute: a state is kept at certain positions. */
@@ -180,6 +188,18 @@ void request_queue(struct request *r);
 void request_cancel_session(struct session *s);
 /* End those that were cancelled since the last step. */
 void request_end_cancelled(struct engine *en);
+
+/* embed.c */
+/* What the checkpoint says of embeddings, to pooling and normalise of *info. */
+void embed_detect(const struct checkpoint *c, struct engine_info *info);
+int embed_alloc(struct engine *en, struct err *e);
+void embed_free(struct engine *en);
+/* Of its first tokens, how many may come from the prefix cache: pages hold no hidden states. */
+int embed_reusable(const struct request *r);
+/* Ask for the hidden states that the request needs of its rows, the last sequence of the batch. */
+void embed_add_rows(struct engine *en, struct batch *b, const struct request *r);
+/* Take what came of the batch; ends the requests that are complete. */
+void embed_take(struct engine *en, const struct batch *b);
 
 /* sched.c */
 /* Take its place and its pages away; it is not queued. */

@@ -42,6 +42,8 @@ int request_limit(const struct request *r)
 {
 	int room = max_tokens_of(r->en) - r->n_prompt;
 
+	if (r->pooled)
+		return r->n_prompt;
 	return r->n_prompt + (r->max_tokens > 0 && r->max_tokens < room ? r->max_tokens : room);
 }
 
@@ -77,11 +79,24 @@ static int check_draws(const struct engine *en, const struct request_params *p, 
 	return 0;
 }
 
+static int check_embed(const struct engine *en, const struct request_params *p, struct err *e)
+{
+	if (en->info.pooling == POOLING_NONE)
+		return err_set(e, -EOPNOTSUPP,
+			       "embeddings: %s makes none: use a model whose checkpoint says how "
+			       "(modules.json, or pooling_type in GGUF)",
+			       en->info.model);
+	if (p->session || p->n_posted || p->max_tokens)
+		return err_set(e, -EINVAL,
+			       "embeddings: with a session or an answer: the prompt stands alone");
+	return 0;
+}
+
 /* What could not fit the pool even if it were alone. */
 static int check_room(const struct engine *en, const struct request_params *p, struct err *e)
 {
 	size_t n = p->n_prompt + p->n_posted;
-	size_t most = p->max_tokens ? p->n_prompt + (size_t)p->max_tokens : n + 1;
+	size_t most = p->max_tokens ? p->n_prompt + (size_t)p->max_tokens : n + !p->embed;
 
 	if (most > (size_t)en->ctx)
 		most = (size_t)en->ctx;
@@ -120,6 +135,8 @@ static int check_params(const struct engine *en, const struct request_params *p,
 		rc = check_ids(en, "posted ids", p->posted, p->n_posted, e);
 	if (!rc)
 		rc = check_draws(en, p, e);
+	if (!rc && p->embed)
+		rc = check_embed(en, p, e);
 	return rc ? rc : check_room(en, p, e);
 }
 
@@ -145,6 +162,14 @@ static int copy_prompt(struct request *r, const struct request_params *p)
 	return 0;
 }
 
+static int make_pool(struct request *r, const struct request_params *p)
+{
+	if (!p->embed)
+		return 0;
+	r->pooled = calloc(r->en->info.hidden, sizeof(*r->pooled));
+	return r->pooled ? 0 : -ENOMEM;
+}
+
 static int copy_bias(struct request *r, const struct request_params *p)
 {
 	if (!p->n_bias)
@@ -161,6 +186,7 @@ static void request_free(struct request *r)
 {
 	ids_free(&r->prompt);
 	free(r->bias);
+	free(r->pooled);
 	free(r->prompt_generated);
 	fold_free(&r->fold);
 	free(r);
@@ -203,7 +229,7 @@ static int request_new(struct engine *en, const struct request_params *p, struct
 	/* an answer goes on where its prompt's text ended: its first word keeps its space */
 	for (size_t i = 0; en->tokenizer && i < p->n_prompt; i++)
 		r->fold.detok.started |= !tokenizer_is_special(en->tokenizer, p->prompt[i]);
-	if (!rc && (copy_prompt(r, p) || copy_bias(r, p)))
+	if (!rc && (copy_prompt(r, p) || copy_bias(r, p) || make_pool(r, p)))
 		rc = err_set(e, -ENOMEM, "request: out of memory: try again later");
 	if (!rc) {
 		r->who = fair_enter(&en->fair, p->principal);

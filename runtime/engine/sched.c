@@ -159,7 +159,7 @@ static bool begin(struct request *r, int cached)
 	if (!request_replay(r))
 		return false;
 	/* A posted answer may have been complete when its daemon died. */
-	if (!r->complete && r->session->n_ids < request_limit(r)) {
+	if (r->pooled || (!r->complete && r->session->n_ids < request_limit(r))) {
 		request_emit(r, &ev);
 		return true;
 	}
@@ -176,7 +176,7 @@ static bool start(struct request *r)
 	struct engine *en = r->en;
 	struct session *s = r->session;
 	struct err e;
-	int n = r->begun ? r->n_ids : (int)r->prompt.n, cached;
+	int n = r->begun ? r->n_ids : (int)r->prompt.n, cached, most = embed_reusable(r);
 
 	if (!s) {
 		if (engine_session_open(en, &s, &e)) {
@@ -189,8 +189,8 @@ static bool start(struct request *r)
 	}
 	s->principal = r->who->id;
 	session_touch(s);
-	cached = r->begun ? session_enter(s, s->ids, s->generated, n)
-			  : session_enter(s, r->prompt.v, r->prompt_generated, n);
+	cached = r->begun ? session_enter(s, s->ids, s->generated, n, most)
+			  : session_enter(s, r->prompt.v, r->prompt_generated, n, most);
 	if (cached < 0) {
 		request_fail(r, ENOMEM, "session: out of memory: try again later");
 		return true;
@@ -276,7 +276,7 @@ static struct request *next_prompt(const struct engine *en)
  */
 static void catch_up(struct request *r)
 {
-	int n = session_catch_up(r->session), end = r->session->n_cached, news;
+	int n = session_catch_up(r->session, embed_reusable(r)), end = r->session->n_cached, news;
 
 	news = end - r->n_computed < n ? end - r->n_computed : n;
 	if (news <= 0)
@@ -370,7 +370,9 @@ static void add_rows(struct engine *en, struct batch *b, struct request *r)
 		memcpy(en->batch_generated + b->n_tok, s->generated + s->n_cached, r->rows);
 	b->n_tok += r->rows;
 	model_rope_extend(en->model, s->n_cached + r->rows);
-	if (r->rows == pending(r)) {
+	if (r->pooled) {
+		embed_add_rows(en, b, r);
+	} else if (r->rows == pending(r)) {
 		en->batch_out[b->n_out] = b->n_tok - 1;
 		en->batch_out_seq[b->n_out++] = b->n_seq;
 	}
@@ -384,7 +386,9 @@ static void form_batch(struct engine *en, struct batch *b)
 	*b = (struct batch){.ids = en->batch_ids,
 			    .generated = en->batch_generated,
 			    .seq = en->batch_seq,
-			    .out_row = en->batch_out};
+			    .out_row = en->batch_out,
+			    .hidden_row = en->batch_hidden,
+			    .hidden = en->hidden};
 	for (int i = 0; i < en->n_running; i++)
 		if (en->running[i]->rows)
 			add_rows(en, b, en->running[i]);
@@ -546,6 +550,7 @@ int engine_step(struct engine *en, struct err *e)
 	computed = engine_now_ns();
 	account_all(en, &b, computed - forward);
 	report_progress(en, &b);
+	embed_take(en, &b);
 	take_logits(en, &b);
 	en->stats.ns_forward += computed - forward;
 	en->stats.ns_step += engine_now_ns() - start;

@@ -270,10 +270,12 @@ static void reuse(struct session *s, const int32_t *ids, const uint8_t *generate
 		session_truncate(s, same);
 }
 
-int session_enter(struct session *s, const int32_t *ids, const uint8_t *generated, int n)
+int session_enter(struct session *s, const int32_t *ids, const uint8_t *generated, int n, int most)
 {
 	int same = 0;
 
+	if (most > n - 1)
+		most = n - 1;
 	if (grow(s, n))
 		return -ENOMEM;
 	if (state_bytes(s) && !s->state) {
@@ -281,10 +283,10 @@ int session_enter(struct session *s, const int32_t *ids, const uint8_t *generate
 		if (!s->state)
 			return -ENOMEM;
 	}
-	while (same < s->n_cached && same < n - 1 && s->ids[same] == ids[same] &&
+	while (same < s->n_cached && same < most && s->ids[same] == ids[same] &&
 	       (!s->generated || s->generated[same] == (generated ? generated[same] : 0)))
 		same++;
-	reuse(s, ids, generated, same, n - 1);
+	reuse(s, ids, generated, same, most);
 	if (ids != s->ids) {
 		memcpy(s->ids, ids, n * sizeof(*ids));
 		if (s->generated && generated)
@@ -297,14 +299,16 @@ int session_enter(struct session *s, const int32_t *ids, const uint8_t *generate
 	return s->n_cached;
 }
 
-int session_catch_up(struct session *s)
+int session_catch_up(struct session *s, int most)
 {
 	struct kv_cache *kv = &s->en->kv;
 	int before = s->n_cached;
 
 	if (state_bytes(s) || s->n_cached % KV_PAGE_TOKENS)
 		return 0;
-	for (int i = s->n_published; (i + 1) * KV_PAGE_TOKENS < s->n_ids; i++) {
+	if (most > s->n_ids - 1)
+		most = s->n_ids - 1;
+	for (int i = s->n_published; (i + 1) * KV_PAGE_TOKENS <= most; i++) {
 		int32_t page = kv_take(kv, parent_of(s, i), s->ids + i * KV_PAGE_TOKENS,
 				       class_bits(s->generated, i));
 

@@ -15,7 +15,10 @@
 
 #define WEIGHT_ALIGN 256
 
-/* Fill in layer (and expert) and look the tensor up. `name` gets the full name. */
+/*
+ * Fill in layer (and expert) and look the tensor up. `name` gets the full name. A model saved without
+ * its head, as embedding models are, has no "model." in front of its names.
+ */
 static const struct tensor_info *find(struct binder *b, struct tensor_name n, int layer, int expert,
 				      char *name, size_t cap)
 {
@@ -32,6 +35,9 @@ static const struct tensor_info *find(struct binder *b, struct tensor_name n, in
 		}
 	}
 	name[len] = 0;
+	if (checkpoint_kind(b->c) == CHECKPOINT_SAFETENSORS && !strncmp(name, "model.", 6) &&
+	    !checkpoint_find(b->c, name))
+		return checkpoint_find(b->c, name + 6);
 	return checkpoint_find(b->c, name);
 }
 

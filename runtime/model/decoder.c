@@ -162,12 +162,15 @@ void build_mlp(struct binder *b, const struct model_config *c, int layer)
 
 void build_head(struct binder *b, const struct model_config *c)
 {
+	static const struct tensor_name head_name = {"lm_head.weight", "output.weight"};
 	struct op_head *o = &plan_add(b, OP_HEAD, -1)->head;
+	/* saved without it, for embeddings */
+	bool headless = bind_has(b, (struct tensor_name){"embed_tokens.weight", ""}, 0) &&
+			!bind_has(b, head_name, 0);
 
 	o->eps = c->eps;
 	bind_vector(b, &o->norm, (struct tensor_name){"model.norm.weight", "output_norm.weight"}, 0,
 		    c->hidden);
-	o->w = c->tied ? bind_matrix(b, embedding_name, 0, c->vocab, c->hidden)
-		       : bind_matrix(b, (struct tensor_name){"lm_head.weight", "output.weight"}, 0,
-				     c->vocab, c->hidden);
+	o->w = bind_matrix(b, c->tied || headless ? embedding_name : head_name, 0, c->vocab,
+			   c->hidden);
 }

@@ -358,4 +358,5 @@ def main():
                                        rope_parameters=llama3), "llama", "Q8_0", split=9)
 
 
-main()
+if __name__ == "__main__":
+    main()

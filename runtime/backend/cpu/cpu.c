@@ -84,6 +84,22 @@ static void op_glu(struct pass *p, struct worker *w, const struct op_glu *o)
 	add_product(p, w, o->down, NULL, a);
 }
 
+/* The hidden states that the batch asks for, as they are. */
+static void give_hidden(struct pass *p, struct worker *w, const struct op_head *o)
+{
+	const struct batch *batch = p->batch;
+	int64_t hidden = p->plan->hidden;
+	struct work k;
+
+	work_begin(&k, w, batch->n_hidden);
+	while (work_next(&k))
+		for (int64_t i = k.first; i < k.last; i++)
+			p->b->k->rmsnorm(batch->hidden + i * hidden,
+					 p->b->x + batch->hidden_row[i] * hidden, o->norm, hidden,
+					 o->eps);
+	work_end(&k);
+}
+
 static void op_head(struct pass *p, struct worker *w, const struct op_head *o)
 {
 	struct cpu_backend *b = p->b;
@@ -92,6 +108,8 @@ static void op_head(struct pass *p, struct worker *w, const struct op_head *o)
 	const struct act *a;
 	struct work k;
 
+	if (p->batch->n_hidden)
+		give_hidden(p, w, o);
 	if (!n)
 		return;
 	a = make_act(p, w, b->x, hidden, hidden, p->batch->out_row, n, o->norm, o->eps,

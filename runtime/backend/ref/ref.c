@@ -307,6 +307,10 @@ static void run_op(struct ref_backend *b, const struct plan *p, const struct op 
 				    op->head.norm, p->hidden, op->head.eps);
 			matvec(b, logits + (size_t)i * p->vocab, op->head.w, 0, b->h);
 		}
+		for (int i = 0; i < batch->n_hidden; i++)
+			ref_rmsnorm(batch->hidden + (size_t)i * p->hidden,
+				    b->x + (size_t)batch->hidden_row[i] * p->hidden, op->head.norm,
+				    p->hidden, op->head.eps);
 		break;
 	}
 }
