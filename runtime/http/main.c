@@ -23,6 +23,8 @@
 #include "http/listen.h"
 #include "http/server.h"
 
+#define LEARN_NS UINT64_C(2000000000)
+
 static const char usage_text[] =
 	"usage: llmdev-gateway [--listen ADDR:PORT] [--model NAME=PATH[,ALIAS...]]...\n"
 	"                      [--api-key-file FILE | --no-auth] [--cors ORIGIN]\n"
@@ -341,6 +343,22 @@ static void run(struct gateway *g)
 	}
 }
 
+/* What is served, before the first client asks for it by name; a daemon may also come later. */
+static void learn(struct gateway *g)
+{
+	uint64_t end = loop_now_ns() + LEARN_NS;
+	bool asking = true;
+
+	for (int i = 0; i < g->n_backends; i++)
+		prober_ask(g->prober, &g->backends[i]);
+	while (asking && loop_now_ns() < end) {
+		loop_step(&g->loop, 100);
+		asking = false;
+		for (int i = 0; i < g->n_backends; i++)
+			asking = asking || g->backends[i].asking;
+	}
+}
+
 static int start(struct gateway *g, char *line, size_t len, struct err *e)
 {
 	const union MHD_DaemonInfo *info;
@@ -361,11 +379,10 @@ static int start(struct gateway *g, char *line, size_t len, struct err *e)
 	g->prober = prober_start(&g->loop, g->backends, g->n_backends, health_told, g, e);
 	if (!g->prober)
 		return -EIO;
+	learn(g);
 	rc = server_start(g, e);
 	if (rc)
 		return rc;
-	for (int i = 0; i < g->n_backends; i++)
-		prober_ask(g->prober, &g->backends[i]);
 	info = MHD_get_daemon_info(g->mhd, MHD_DAEMON_INFO_LISTEN_FD);
 	listen_url(info->listen_fd, url, sizeof(url));
 	snprintf(line, len, "serving at %s, %s", url, g->o.key_file ? "with keys" : "without keys");
