@@ -6,7 +6,7 @@
 
 FUZZ_SECONDS ?= 10
 export FUZZ_SECONDS
-FUZZ_DIRS  := runtime/base runtime/weights runtime/text runtime/text/output runtime/text/grammar runtime/transport runtime/lib
+FUZZ_DIRS  := runtime/base runtime/weights runtime/text runtime/text/template runtime/text/output runtime/text/grammar runtime/transport runtime/lib
 FUZZ_LIB   := $(foreach d,$(FUZZ_DIRS),$(wildcard $(d)/*.c))
 FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_OBJ   := $(O)/fuzz/obj
