@@ -71,10 +71,10 @@ size_t detok_flush(struct detok *d, char *buf, size_t cap)
 	return k;
 }
 
-static size_t push_alphabet(struct detok *d, const char *s, size_t n, bool literal, char *buf)
+/* What a token of a byte-level vocabulary stands for; bytes[TOKEN_MAX_BYTES]. */
+static size_t from_alphabet(const char *s, size_t n, bool literal, uint8_t *bytes)
 {
-	uint8_t bytes[TOKEN_MAX_BYTES];
-	size_t n_bytes = 0, k = 0;
+	size_t n_bytes = 0;
 
 	/* a token with a character outside the alphabet stands for itself */
 	for (size_t i = 0; i < n && !literal;) {
@@ -92,6 +92,14 @@ static size_t push_alphabet(struct detok *d, const char *s, size_t n, bool liter
 		memcpy(bytes, s, n);
 		n_bytes = n;
 	}
+	return n_bytes;
+}
+
+static size_t push_alphabet(struct detok *d, const char *s, size_t n, bool literal, char *buf)
+{
+	uint8_t bytes[TOKEN_MAX_BYTES];
+	size_t n_bytes = from_alphabet(s, n, literal, bytes), k = 0;
+
 	for (size_t i = 0; i < n_bytes; i++)
 		k += out_byte(d, bytes[i], buf + k);
 	return k;
@@ -188,6 +196,51 @@ size_t detok_push(struct detok *d, int32_t id, char *buf, size_t cap)
 	d->started = true;
 	memcpy(buf + k, s, n);
 	return k + n;
+}
+
+int tokenizer_bytes(const struct tokenizer *t, int32_t id, char *buf, size_t cap)
+{
+	struct detok d = {.t = t, .started = true};
+	char text[TOKEN_MAX_BYTES * 2];
+	const char *s;
+	size_t n;
+	bool literal;
+	int b = -1;
+
+	if (id < 0 || id >= t->v.n || !(t->v.tok[id].flags & TOK_F_USED))
+		return 0;
+	s = vocab_text(&t->v, id, &n);
+	literal = t->v.tok[id].flags & TOK_F_LITERAL;
+	switch (t->decoder) {
+	case DECODE_BYTES:
+		n = from_alphabet(s, n, literal, (uint8_t *)text);
+		break;
+	case DECODE_CHAIN:
+		if (literal) {
+			memcpy(text, s, n);
+			break;
+		}
+		n = replaced(t, s, n, text);
+		if (t->decode_fallback)
+			b = fallback_byte(text, n);
+		if (b >= 0) {
+			text[0] = (char)b;
+			n = 1;
+		}
+		break;
+	case DECODE_METASPACE:
+		n = push_metaspace(&d, s, n, text);
+		break;
+	case DECODE_JOIN:
+		text[0] = ' ';
+		memcpy(text + 1, s, n);
+		n++;
+		break;
+	}
+	if (n > cap)
+		return 0;
+	memcpy(buf, text, n);
+	return (int)n;
 }
 
 static int visible_byte(const struct tokenizer *t, int32_t id, bool skip_special)
