@@ -78,8 +78,8 @@ static enum output_tools detect_tools(const char *s)
 			return OUTPUT_TOOLS_HERMES;
 	}
 	if (strstr(s, "<|python_tag|>") ||
-	    (strstr(s, "<|start_header_id|>") && strstr(s, "\"name\": ") &&
-	     strstr(s, "\"parameters\": ")))
+	    ((strstr(s, "<|start_header_id|>") || strstr(s, "<|header_start|>")) &&
+	     strstr(s, "\"name\": ") && strstr(s, "\"parameters\": ")))
 		return OUTPUT_TOOLS_LLAMA3;
 	return OUTPUT_TOOLS_NONE;
 }

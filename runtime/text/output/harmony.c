@@ -139,7 +139,7 @@ static int run_header(struct output *p)
 	}
 	i = find_marker(p, &p->content);
 	if (p->scan - p->pos > MAX_HEADER) {
-		p->scan = p->pos + MAX_HEADER;
+		p->scan = char_start(p, p->pos + MAX_HEADER);
 		return no_header(p);
 	}
 	if (i < 0 && !p->ended)

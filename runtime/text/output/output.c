@@ -295,14 +295,26 @@ int call_out(struct output *p)
 	return p->sink(p->ctx, &piece);
 }
 
+size_t char_start(const struct output *p, size_t at)
+{
+	size_t start = at;
+
+	if (at == p->in.n)
+		return at;
+	while (at - start < 3 && start > p->pos && (p->in.v[start] & 0xc0) == 0x80)
+		start--;
+	return start > p->pos && (uint8_t)p->in.v[start] >= 0xc0 ? start : at;
+}
+
 int malformed_out(struct output *p, const char *why)
 {
+	size_t end = char_start(p, p->scan);
 	const char *s = p->in.v + p->pos;
-	size_t n = p->scan - p->pos;
+	size_t n = end - p->pos;
 	char text[160];
 	int rc = 0;
 
-	p->pos = p->scan;
+	p->pos = p->scan = end;
 	if (p->in_reasoning)
 		return reasoning_out(p, s, n);
 	p->skip_space = p->skip_newlines = false;

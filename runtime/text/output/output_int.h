@@ -205,6 +205,8 @@ static inline int bad(struct output *p, size_t at, const char *why)
 	p->why = why;
 	return STEP_BAD;
 }
+/* `at`, or where the character begins that it would cut in two. */
+size_t char_start(const struct output *p, size_t at);
 /* p->name from bytes; false: empty, too long, or with control bytes or bad UTF-8. */
 bool set_name(struct output *p, const char *s, size_t n);
 /*
