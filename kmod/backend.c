@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The backend file: attaching, messages to the daemon, its end. What it posts is in post.c, what a
+ * new one is told of the past in replay.c.
+ *
+ * A message is chosen under device->lock and copied without it; backend->read_lock keeps readers in
+ * line. What was chosen and could not be copied is put back.
+ */
+#include "core.h"
+#include "trace.h"
+
+#include <linux/anon_inodes.h>
+#include <linux/file.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+
+void llm_note_send(struct llm_device *dev, struct llm_note *n, u32 type)
+{
+	lockdep_assert_held(&dev->lock);
+	if (!dev->backend || !list_empty(&n->node))
+		return;
+	n->type = type;
+	list_add_tail(&n->node, &dev->notes);
+	/* A session must not go before its end was told. */
+	if (type == LLM_MSG_SESSION_CLOSE)
+		kref_get(&container_of(n, struct llm_session, close)->ref);
+	wake_up_interruptible(&dev->backend_wait);
+}
+
+/* ---- choosing a message -------------------------------------------------------------------------------- */
+
+void llm_outgoing_session(struct llm_outgoing *m, struct llm_session *ses, u32 type)
+{
+	m->head = (struct llm_msg){.type = type, .session_id = ses->id};
+	m->ses = ses;
+	kref_get(&ses->ref);
+	if (type != LLM_MSG_SESSION_OPEN)
+		return;
+	m->body.session = (struct llm_msg_session){
+		.uid = from_kuid_munged(&init_user_ns, ses->cred->euid),
+		.gid = from_kgid_munged(&init_user_ns, ses->cred->egid),
+		.pid = ses->pid,
+		.mode = ses->mode,
+		.cgroup = ses->cgroup,
+	};
+	m->body_len = sizeof(m->body.session);
+	if (ses->lost)
+		m->head.flags |= LLM_MSG_F_LOST;
+}
+
+void llm_outgoing_submit(struct llm_outgoing *m, struct llm_request *rq)
+{
+	m->head = (struct llm_msg){
+		.type = LLM_MSG_SUBMIT, .session_id = rq->ses->id, .request_id = rq->id};
+	m->body.submit = (struct llm_msg_submit){
+		.format = rq->sub.format,
+		.flags = rq->sub.flags,
+		.payload_len = rq->sub.payload_len,
+		.deadline_ns = rq->sub.deadline_ns,
+		.max_tokens = rq->sub.max_tokens,
+		.priority = rq->sub.priority,
+		.principal_len = rq->sub.principal_len,
+	};
+	memcpy(m->body.submit.trace_id, rq->sub.trace_id, sizeof(rq->sub.trace_id));
+	memcpy(m->body.submit.span_id, rq->sub.span_id, sizeof(rq->sub.span_id));
+	m->body_len = sizeof(m->body.submit);
+	m->rq = rq;
+	llm_request_get(rq);
+}
+
+/* Takes the note off the list; what it is about is held by the message. */
+static void take_note(struct llm_outgoing *m, struct llm_note *n, struct llm_dead *dead)
+{
+	struct llm_session *ses;
+	struct llm_request *rq;
+
+	llm_note_drop(n);
+	if (n->type == LLM_MSG_CANCEL) {
+		rq = container_of(n, struct llm_request, cancel);
+		m->head = (struct llm_msg){.type = LLM_MSG_CANCEL, .session_id = rq->ses->id,
+					   .request_id = rq->id};
+		m->body.cancel.reason = rq->reason;
+		m->body_len = sizeof(m->body.cancel);
+		m->rq = rq;
+		llm_request_get(rq);
+	} else if (n->type == LLM_MSG_SESSION_CLOSE) {
+		ses = container_of(n, struct llm_session, close);
+		llm_outgoing_session(m, ses, n->type);
+		llm_session_put(ses, dead);
+	} else {
+		llm_outgoing_session(m, container_of(n, struct llm_session, resume), n->type);
+	}
+}
+
+/*
+ * The next message to *m. The past goes first, then notes; a session is opened before its first
+ * SUBMIT. A request in a message counts as delivered from here on: it is cancelled by message.
+ */
+static bool choose(struct llm_backend *be, struct llm_outgoing *m, struct llm_dead *dead)
+{
+	struct llm_device *dev = be->dev;
+	struct llm_request *rq;
+	struct rb_node *p;
+
+	memset(m, 0, sizeof(*m));
+	if (llm_replay_next(be, m)) {
+		m->past = true;
+		return true;
+	}
+	if (dev->quiesce) {
+		dev->quiesce = false;
+		m->head.type = LLM_MSG_QUIESCE;
+		m->body.quiesce.deadline_ns = dev->quiesce_ns;
+		m->body_len = sizeof(m->body.quiesce);
+		return true;
+	}
+	if (!list_empty(&dev->notes)) {
+		take_note(m, list_first_entry(&dev->notes, struct llm_note, node), dead);
+		return true;
+	}
+	p = rb_first_cached(&dev->queue);
+	if (!p)
+		return false;
+	rq = rb_entry(p, struct llm_request, queue);
+	if (!rq->ses->known) {
+		llm_outgoing_session(m, rq->ses, LLM_MSG_SESSION_OPEN);
+	} else {
+		llm_outgoing_submit(m, rq);
+		llm_request_delivered(rq);
+	}
+	return true;
+}
+
+static bool has_message(struct llm_backend *be)
+{
+	struct llm_device *dev = be->dev;
+	bool yes;
+
+	spin_lock(&dev->lock);
+	yes = be->replay_end || !list_empty(&be->replay) || dev->quiesce || !list_empty(&dev->notes) ||
+	      rb_first_cached(&dev->queue);
+	spin_unlock(&dev->lock);
+	return yes;
+}
+
+/* ---- copying it ---------------------------------------------------------------------------------------- */
+
+static u64 padded(u64 n)
+{
+	return ALIGN(n, 8);
+}
+
+static bool is_submit(const struct llm_outgoing *m)
+{
+	return m->head.type == LLM_MSG_SUBMIT;
+}
+
+static u64 size_of(const struct llm_outgoing *m)
+{
+	const struct llm_msg_submit *s = &m->body.submit;
+	u64 n = sizeof(m->head) + m->body_len;
+
+	if (is_submit(m))
+		n += padded(s->payload_len) + padded(s->principal_len) + padded(s->resume_len) +
+		     padded((u64)s->n_ids * sizeof(s32));
+	return n;
+}
+
+static bool put(struct iov_iter *to, const void *data, u64 len)
+{
+	static const u8 zero[8];
+	u64 pad = padded(len) - len;
+
+	return copy_to_iter(data, len, to) == len && copy_to_iter(zero, pad, to) == pad;
+}
+
+/* Parts of the request that are read here do not change: ids only grow, and n_ids says how many. */
+static int copy_message(const struct llm_outgoing *m, struct iov_iter *to)
+{
+	const struct llm_msg_submit *s = &m->body.submit;
+	bool ok = put(to, &m->head, sizeof(m->head)) && put(to, &m->body, m->body_len);
+
+	if (ok && is_submit(m))
+		ok = put(to, m->rq->payload, s->payload_len) &&
+		     put(to, m->rq->principal, s->principal_len) &&
+		     put(to, m->rq->resume, s->resume_len) &&
+		     put(to, m->rq->ids, (u64)s->n_ids * sizeof(s32));
+	return ok ? 0 : -EFAULT;
+}
+
+/* It was copied: it will not be sent again. */
+static void sent(struct llm_backend *be, struct llm_outgoing *m)
+{
+	if (m->past) {
+		llm_replay_sent(be, m);
+	} else if (m->head.type == LLM_MSG_SESSION_OPEN) {
+		m->ses->known = true;
+		if (m->ses->closed) /* meanwhile */
+			llm_note_send(be->dev, &m->ses->close, LLM_MSG_SESSION_CLOSE);
+	}
+}
+
+/* It was not: it is put back. */
+static void unsent(struct llm_backend *be, struct llm_outgoing *m, struct llm_dead *dead)
+{
+	struct llm_device *dev = be->dev;
+
+	if (m->past)
+		return;
+	switch (m->head.type) {
+	case LLM_MSG_QUIESCE:
+		dev->quiesce = true;
+		break;
+	case LLM_MSG_SUBMIT:
+		llm_request_undelivered(m->rq, dead);
+		break;
+	case LLM_MSG_CANCEL:
+		if (m->rq->in_tree)
+			llm_note_send(dev, &m->rq->cancel, LLM_MSG_CANCEL);
+		break;
+	case LLM_MSG_SESSION_CLOSE:
+		llm_note_send(dev, &m->ses->close, LLM_MSG_SESSION_CLOSE);
+		break;
+	case LLM_MSG_RESUME:
+		if (!m->ses->closed)
+			llm_note_send(dev, &m->ses->resume, LLM_MSG_RESUME);
+		break;
+	}
+}
+
+/* One message. Bytes; 0: there is none. */
+static ssize_t read_one(struct llm_backend *be, struct iov_iter *to)
+{
+	struct llm_device *dev = be->dev;
+	struct llm_outgoing m;
+	LLM_DEAD(dead);
+	ssize_t rc = 0;
+	bool any;
+
+	spin_lock(&dev->lock);
+	any = choose(be, &m, &dead);
+	spin_unlock(&dev->lock);
+	if (any) {
+		m.head.size = size_of(&m);
+		m.head.generation = be->generation;
+		rc = iov_iter_count(to) < m.head.size ? -EMSGSIZE : copy_message(&m, to);
+		spin_lock(&dev->lock);
+		if (rc)
+			unsent(be, &m, &dead);
+		else
+			sent(be, &m);
+		if (m.rq)
+			llm_request_put(m.rq, &dead);
+		if (m.ses)
+			llm_session_put(m.ses, &dead);
+		spin_unlock(&dev->lock);
+		rc = rc ?: m.head.size;
+	}
+	llm_bury(&dead);
+	return rc;
+}
+
+static ssize_t llm_backend_read(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct llm_backend *be = iocb->ki_filp->private_data;
+	bool nonblock = iocb->ki_filp->f_flags & O_NONBLOCK || iocb->ki_flags & IOCB_NOWAIT;
+	ssize_t n;
+
+	for (;;) {
+		if (mutex_lock_interruptible(&be->read_lock))
+			return -ERESTARTSYS;
+		n = read_one(be, to);
+		mutex_unlock(&be->read_lock);
+		if (n)
+			return n;
+		if (nonblock)
+			return -EAGAIN;
+		n = wait_event_interruptible(be->dev->backend_wait, has_message(be));
+		if (n)
+			return n;
+	}
+}
+
+static __poll_t llm_backend_poll(struct file *file, poll_table *pt)
+{
+	struct llm_backend *be = file->private_data;
+
+	poll_wait(file, &be->dev->backend_wait, pt);
+	return has_message(be) ? EPOLLIN | EPOLLRDNORM : 0;
+}
+
+/* ---- the file -------------------------------------------------------------------------------------------- */
+
+static long do_query(struct file *file, void *arg, void __user *user)
+{
+	struct llm_backend *be = file->private_data;
+	struct llm_query *q = arg;
+
+	if (q->flags)
+		return -EOPNOTSUPP;
+	llm_query_fill(q, LLM_FILE_BACKEND, be->dev);
+	return 0;
+}
+
+static long do_post(struct file *file, void *arg, void __user *user)
+{
+	return llm_backend_post(file->private_data, arg);
+}
+
+static const struct llm_command commands[] = {
+	{LLM_IOC_QUERY, sizeof(struct llm_query), 8, do_query},
+	{LLM_IOC_POST, sizeof(struct llm_post), sizeof(struct llm_post), do_post},
+};
+
+static long llm_backend_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	return llm_ioctl(file, cmd, arg, commands, ARRAY_SIZE(commands));
+}
+
+static int llm_backend_release(struct inode *inode, struct file *file)
+{
+	struct llm_backend *be = file->private_data;
+
+	llm_device_orphan(be->dev);
+	llm_device_put(be->dev);
+	kvfree(be->record);
+	kfree(be);
+	return 0;
+}
+
+static const struct file_operations llm_backend_fops = {
+	.owner = THIS_MODULE,
+	.release = llm_backend_release,
+	.read_iter = llm_backend_read,
+	.poll = llm_backend_poll,
+	.unlocked_ioctl = llm_backend_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.llseek = noop_llseek,
+};
+
+/* What another model began cannot be continued. */
+static void end_foreign(struct llm_device *dev, struct llm_dead *dead)
+{
+	struct llm_session *ses;
+	struct rb_node *p, *next;
+
+	for (p = rb_first(&dev->requests); p; p = next) {
+		struct llm_request *rq = rb_entry(p, struct llm_request, by_id);
+
+		next = rb_next(p);
+		if (!rq->started)
+			continue;
+		llm_request_get(rq);
+		llm_request_error(rq, ESTALE,
+				  "answer: it began with another model or another build: ask again",
+				  dead);
+		llm_request_released(rq, dead);
+		llm_request_put(rq, dead);
+	}
+	list_for_each_entry(ses, &dev->sessions, node) {
+		if (ses->transcript)
+			ses->lost = true;
+		llm_transcript_forget(ses, NULL, dead);
+	}
+}
+
+int llm_backend_attach(struct llm_device *dev, const struct llm_device_attach *a, int *fd,
+		       struct file **file)
+{
+	struct llm_backend *be = kzalloc(sizeof(*be), GFP_KERNEL_ACCOUNT);
+	LLM_DEAD(dead);
+	int rc = -ENOMEM;
+
+	if (!be)
+		return -ENOMEM;
+	be->record = kvmalloc(LLM_EVENT_MAX, GFP_KERNEL_ACCOUNT);
+	if (!be->record)
+		goto out;
+	be->pid = task_tgid_nr(current);
+	be->dev = dev;
+	mutex_init(&be->read_lock);
+	mutex_init(&be->post_lock);
+	INIT_LIST_HEAD(&be->replay);
+	rc = *fd = get_unused_fd_flags(O_CLOEXEC);
+	if (rc < 0)
+		goto out;
+	*file = anon_inode_getfile("[llm-backend]", &llm_backend_fops, be, O_RDWR);
+	if (IS_ERR(*file)) {
+		rc = PTR_ERR(*file);
+		put_unused_fd(*fd);
+		goto out;
+	}
+	stream_open(NULL, *file);
+	llm_device_get(dev);
+	cancel_delayed_work_sync(&dev->recovery);
+	spin_lock(&dev->lock);
+	be->generation = ++dev->generation;
+	if (dev->fingerprint != a->fingerprint)
+		end_foreign(dev, &dead);
+	dev->fingerprint = a->fingerprint;
+	dev->features = a->features;
+	dev->context = a->context;
+	dev->backend = be;
+	dev->state = LLM_DEV_SERVED;
+	llm_replay_begin(be);
+	trace_llm_backend_attach(dev->number, be->generation);
+	spin_unlock(&dev->lock);
+	llm_bury(&dead);
+	return 0;
+out:
+	kvfree(be->record);
+	kfree(be);
+	return rc;
+}

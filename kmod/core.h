@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * llm: the objects and who owns them.
+ *
+ *   device    /dev/llmN. Made and destroyed through /dev/llm-control; outlives its backends.
+ *   session   an open file of a device: a conversation.
+ *   request   one question of a session, from SUBMIT until nobody needs it: its client has read its
+ *             end, the backend has let go of it, and the transcript does not want it.
+ *   backend   the file that a daemon reads messages from and posts events to; one per device.
+ *
+ * Locking. device->lock, a spinlock, guards everything of a device, its sessions, requests and
+ * backend unless a field says otherwise. Nothing sleeps under it: memory is allocated before it is
+ * taken and freed after it was let go (struct llm_dead collects), user memory is only touched with
+ * page faults off. llm_devices_lock, a mutex, guards the list of devices and serialises what
+ * /dev/llm-control does; it is taken first.
+ *
+ * Lifetimes. A session holds its device, a request its session, the backend its device. A session
+ * goes when its file is closed, its requests are gone and the backend was told.
+ */
+#ifndef LLM_CORE_H
+#define LLM_CORE_H
+
+#include <linux/atomic.h>
+#include <linux/cred.h>
+#include <linux/fs.h>
+#include <linux/kref.h>
+#include <linux/ktime.h>
+#include <linux/list.h>
+#include <linux/miscdevice.h>
+#include <linux/mutex.h>
+#include <linux/poll.h>
+#include <linux/rbtree.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#include "llm.h"
+
+struct llm_backend;
+struct llm_device;
+struct llm_request;
+struct llm_session;
+
+/* Bytes of a terminal event's record; each request owns so many for it. */
+#define LLM_TERMINAL_MAX 8192
+
+/* ---- parameters of the module (main.c); read once where used ------------------------------------- */
+
+extern unsigned int llm_max_payload; /* bytes of one request's payload */
+extern unsigned int llm_max_events; /* bytes held for a reader; a power of two */
+extern unsigned int llm_max_transcript; /* bytes that a session remembers */
+extern unsigned int llm_max_sessions; /* of a device */
+extern unsigned int llm_max_file; /* unfinished requests of a session */
+extern unsigned int llm_max_principal; /* of a principal */
+extern unsigned int llm_max_uid; /* of a uid, on all devices */
+extern unsigned int llm_max_device; /* of a device */
+extern unsigned int llm_recovery_ms; /* where the creator of a device says nothing */
+extern int llm_admin_gid; /* its members may do what CAP_SYS_ADMIN may; < 0: none */
+
+/* ---- what is freed after the lock was let go ------------------------------------------------------- */
+
+struct llm_dead {
+	struct list_head requests, sessions;
+};
+#define LLM_DEAD(d) \
+	struct llm_dead d = {LIST_HEAD_INIT((d).requests), LIST_HEAD_INIT((d).sessions)}
+void llm_bury(struct llm_dead *d); /* may sleep */
+
+/* ---- account.c ------------------------------------------------------------------------------------- */
+
+/**
+ * struct llm_account - how many unfinished requests somebody has
+ * @node: in its tree, by @key
+ * @key: uid, or hash of the principal's label
+ * @count: requests; the account goes with the last one
+ */
+struct llm_account {
+	struct rb_node node;
+	u64 key;
+	unsigned int count;
+};
+
+struct llm_accounts {
+	struct rb_root root;
+};
+
+/*
+ * Charges one more to @key, with *spare as memory for a new account (NULL afterwards if it was
+ * used). NULL: that would be more than @max.
+ */
+struct llm_account *llm_account_charge(struct llm_accounts *a, u64 key, unsigned int max,
+				       struct llm_account **spare);
+/* Returns what is to be kfree()d, or NULL. */
+struct llm_account *llm_account_release(struct llm_accounts *a, struct llm_account *acc);
+
+/* ---- ring.c ---------------------------------------------------------------------------------------- */
+
+/**
+ * struct llm_ring - event records of a session that wait for its reader
+ * @buf: [@size] bytes, a power of two; NULL until the session is first used
+ * @head: where the next byte goes; both only grow
+ * @tail: where the next byte comes from
+ */
+struct llm_ring {
+	u8 *buf;
+	u32 size;
+	u64 head, tail;
+};
+
+static inline u32 llm_ring_used(const struct llm_ring *r)
+{
+	return (u32)(r->head - r->tail);
+}
+
+static inline u32 llm_ring_room(const struct llm_ring *r)
+{
+	return r->buf ? r->size - llm_ring_used(r) : 0;
+}
+
+void llm_ring_put(struct llm_ring *r, const void *data, u32 len);
+/* Copies without taking: @len bytes from @tail + @offset on. */
+void llm_ring_peek(const struct llm_ring *r, u32 offset, void *data, u32 len);
+/* The same to user memory with page faults off; returns the bytes copied. */
+size_t llm_ring_to_iter(const struct llm_ring *r, u32 offset, u32 len, struct iov_iter *to);
+
+/* ---- messages to the backend ----------------------------------------------------------------------- */
+
+/**
+ * struct llm_note - a short message that waits for the backend, embedded in what it is about
+ * @node: in device->notes; empty: it is not waiting
+ * @type: LLM_MSG_*
+ */
+struct llm_note {
+	struct list_head node;
+	u32 type;
+};
+
+/* ---- requests -------------------------------------------------------------------------------------- */
+
+enum llm_request_state {
+	LLM_RQ_QUEUED, /* no backend has it */
+	LLM_RQ_DELIVERED, /* a backend has it, or an earlier one had it */
+	LLM_RQ_OVER, /* its terminal event is known; a part of the transcript, or on its way out */
+};
+
+/**
+ * struct llm_request - one question and its answer
+ * @ref: the turn list; the id tree; the terminal list; whoever copies it out of the lock
+ * @ses: its session, held
+ * @id: its name, unique for the device's life
+ * @by_id: in device->requests, until the backend has let go of it
+ * @queue: in device->queue, while it is the first of its session that no backend has
+ * @by_deadline: in device->deadlines, while @deadline counts
+ * @turn: in session->turns, in order of submission
+ * @terminal_node: in session->terminals, until the reader has had it
+ * @cancel: tells the backend to stop
+ * @state: enum llm_request_state
+ * @in_tree: it is in device->requests: the backend has not let go of it
+ * @queued: it is in @queue
+ * @timed: it is in @by_deadline
+ * @cancelled: the client does not want it any more, or its time is over
+ * @started: STARTED was posted
+ * @kept: it belongs to the transcript
+ * @reason: errno that CANCEL tells
+ * @payload: [@sub.payload_len]; immutable
+ * @sub: as submitted; immutable
+ * @principal: label, [@sub.principal_len]
+ * @resume: blob of STARTED, [@resume_len]
+ * @ids: ids posted so far, [@n_ids] of @max_ids
+ * @posted_bytes: text bytes posted with them
+ * @seq: of the next event
+ * @finish: LLM_FINISH_* once it ended in DONE
+ * @terminal: [LLM_TERMINAL_MAX] the terminal event's record, @terminal_len bytes
+ * @terminal_pos: the ring's head when it came: it is read after what is before that
+ * @uid: charged account of the opener's uid; NULL: released
+ * @who: of the principal
+ * @submitted_ns: CLOCK_MONOTONIC
+ * @first_ns: first token
+ */
+struct llm_request {
+	struct kref ref;
+	struct llm_session *ses;
+	u64 id;
+	struct rb_node by_id, queue, by_deadline;
+	struct list_head turn, terminal_node;
+	struct llm_note cancel;
+	u8 state;
+	bool in_tree, queued, timed, cancelled, started, kept;
+	int reason;
+	void *payload;
+	struct llm_submit sub;
+	u8 principal[LLM_PRINCIPAL_MAX];
+	u8 resume[LLM_RESUME_MAX];
+	u32 resume_len;
+	s32 *ids;
+	u32 n_ids, max_ids;
+	u64 posted_bytes, seq;
+	u32 finish;
+	void *terminal;
+	u32 terminal_len;
+	u64 terminal_pos;
+	struct llm_account *uid, *who;
+	u64 submitted_ns, first_ns;
+};
+
+/* ---- sessions -------------------------------------------------------------------------------------- */
+
+/**
+ * struct llm_session - an open file
+ * @ref: the file; its requests
+ * @dev: its device, held
+ * @id: unique for the device's life
+ * @node: in device->sessions
+ * @wait: readers
+ * @cred: the opener's
+ * @admin: the opener may set principals and priorities below 0
+ * @pid: of the opener, for people
+ * @cgroup: id of the opener's cgroup
+ * @mode: LLM_MODE_*
+ * @used: the mode stays as it is
+ * @closed: the file is gone
+ * @known: this backend was told of it, or will be before anything else of it
+ * @lost: the transcript is incomplete
+ * @resume_owed: a POST got EAGAIN
+ * @turns: requests in order, finished ones of the transcript first
+ * @terminals: requests whose terminal event waits for the reader, in order
+ * @n_requests: unfinished, as their opener is charged for them
+ * @transcript: bytes of finished turns
+ * @ring: events for the reader
+ * @read_offset: text mode: bytes of the first record's text that were read
+ * @draft: text mode: what was written and not submitted, [@draft_len] of @draft_cap
+ * @drafting: somebody works on the draft outside the lock
+ * @close: note that it is gone; holds the session while it waits
+ * @resume: note that its reader has made room
+ * @replay: in backend->replay, while its past is to be told
+ * @replay_at: the next turn to tell
+ */
+struct llm_session {
+	struct kref ref;
+	struct llm_device *dev;
+	u64 id;
+	struct list_head node;
+	wait_queue_head_t wait;
+	const struct cred *cred;
+	bool admin;
+	pid_t pid;
+	u64 cgroup;
+	u32 mode;
+	bool used, closed, known, lost, resume_owed;
+	struct list_head turns, terminals;
+	unsigned int n_requests;
+	u64 transcript;
+	struct llm_ring ring;
+	u32 read_offset;
+	char *draft;
+	size_t draft_len, draft_cap;
+	bool drafting;
+	struct llm_note close, resume;
+	struct list_head replay;
+	struct llm_request *replay_at;
+};
+
+/* ---- the backend ----------------------------------------------------------------------------------- */
+
+/**
+ * struct llm_backend - the daemon's file
+ * @dev: its device, held
+ * @generation: number of this attachment
+ * @pid: of the process that attached
+ * @read_lock: one reader at a time; taken before device->lock, may be held while user memory is
+ *	copied: only the daemon itself waits for it
+ * @post_lock: likewise for POST
+ * @record: [LLM_EVENT_MAX] the event being posted
+ * @replay: sessions whose past is to be told first
+ * @replay_end: REPLAY_END is to be told after them
+ * @complained: something malformed was logged already
+ */
+struct llm_backend {
+	struct llm_device *dev;
+	u32 generation;
+	pid_t pid;
+	struct mutex read_lock, post_lock;
+	u8 *record;
+	struct list_head replay;
+	bool replay_end, complained;
+};
+
+/* ---- devices --------------------------------------------------------------------------------------- */
+
+enum llm_device_state {
+	LLM_DEV_SERVED, /* has a backend */
+	LLM_DEV_WAITING, /* lost it, expects another until recovery_ms are over */
+	LLM_DEV_DEAD, /* does not expect one */
+	LLM_DEV_STATES
+};
+
+struct llm_counters {
+	u64 submitted, refused, done, cancelled, failed, ids, bytes;
+};
+
+/**
+ * struct llm_device - /dev/llmN
+ * @ref: the list of devices; sessions; the backend
+ * @misc: the character device
+ * @node_name: "llmN"
+ * @number: N
+ * @all: in llm_devices; under llm_devices_lock
+ * @name: by-name label
+ * @recovery_ms: how long clients wait for another backend
+ * @max_request_ms: the longest that a request may take; 0: for ever
+ * @lock: see the top of this file
+ * @state: enum llm_device_state
+ * @generation: of the last attachment
+ * @backend: the attached one, or NULL
+ * @backend_wait: its readers
+ * @model: name of what is served, as @fingerprint, @features and @context by the last backend
+ * @sessions: all; @n_sessions whose file is open
+ * @requests: those that a backend must let go of, by id
+ * @queue: first undelivered request of each session, in the order in which backends get them
+ * @deadlines: requests that have one
+ * @notes: short messages for the backend, in order; they go first
+ * @quiesce: the backend is to be asked to let go, by @quiesce_ns
+ * @principals: accounts of this device's principals
+ * @n_requests: charged requests
+ * @recovery: ends the wait for a backend
+ * @timeout: ends requests whose time is over
+ */
+struct llm_device {
+	struct kref ref;
+	struct miscdevice misc;
+	char node_name[16];
+	u32 number;
+	struct list_head all;
+	u8 name[LLM_NAME_MAX];
+	u32 recovery_ms, max_request_ms;
+
+	spinlock_t lock;
+	u8 state;
+	u32 generation;
+	struct llm_backend *backend;
+	wait_queue_head_t backend_wait;
+	u8 model[LLM_NAME_MAX];
+	u64 fingerprint, features;
+	u32 context;
+	struct list_head sessions;
+	unsigned int n_sessions;
+	struct rb_root requests;
+	struct rb_root_cached queue, deadlines;
+	struct list_head notes;
+	bool quiesce;
+	u64 quiesce_ns;
+	struct llm_accounts principals;
+	unsigned int n_requests;
+	u64 last_request, last_session;
+	struct llm_counters count;
+	struct delayed_work recovery, timeout;
+};
+
+/* ---- main.c ---------------------------------------------------------------------------------------- */
+
+extern struct mutex llm_devices_lock;
+extern struct list_head llm_devices;
+/* Accounts of uids, of all devices; under llm_uids_lock, the innermost lock. */
+extern struct llm_accounts llm_uids;
+extern spinlock_t llm_uids_lock;
+
+bool llm_is_admin(const struct file *file);
+
+/* ---- device.c -------------------------------------------------------------------------------------- */
+
+int llm_device_create(struct llm_device **out, const struct llm_device_create *c);
+/* Out of the list and out of /dev; llm_devices_lock is held. Drops the list's reference. */
+void llm_device_destroy(struct llm_device *dev);
+struct llm_device *llm_device_find(const u8 *name); /* llm_devices_lock is held */
+struct llm_device *llm_device_get(struct llm_device *dev);
+void llm_device_put(struct llm_device *dev);
+/* The backend is gone: wait for another. */
+void llm_device_orphan(struct llm_device *dev);
+/* Looks at the deadlines again, soon; the lock is held. */
+void llm_device_rearm(struct llm_device *dev);
+/* Ends all requests for their clients. */
+void llm_device_abort(struct llm_device *dev, int error, const char *why);
+
+/* ---- request.c ------------------------------------------------------------------------------------- */
+
+/*
+ * A request of @ses with a payload of @sub->payload_len bytes, which it takes over also on failure;
+ * not submitted yet. Sleeps; memory is charged to the caller. ERR_PTR(-ENOMEM).
+ */
+struct llm_request *llm_request_new(struct llm_session *ses, const struct llm_submit *sub,
+				    void *payload, const u8 *principal);
+/*
+ * Checks the limits and queues it; returns its id in *id. On failure the request is freed. -ENOSPC: a limit; -EPIPE: no
+ * backend and none expected.
+ */
+int llm_request_submit(struct llm_request *rq, u64 *id);
+/* The lock is held for all that follow. */
+struct llm_request *llm_request_find(struct llm_device *dev, u64 id);
+static inline void llm_request_get(struct llm_request *rq)
+{
+	kref_get(&rq->ref);
+}
+void llm_request_put(struct llm_request *rq, struct llm_dead *dead);
+/* A backend has it from now on; its session's next one is queued. */
+void llm_request_delivered(struct llm_request *rq);
+/* ... it did not get it after all. */
+void llm_request_undelivered(struct llm_request *rq, struct llm_dead *dead);
+/* Stop it: at once if no backend has it, else as soon as the backend says so. */
+void llm_request_cancel(struct llm_request *rq, int reason, struct llm_dead *dead);
+/* Its terminal event, a whole record: for its reader, if there is one. */
+void llm_request_terminal(struct llm_request *rq, const void *record, u32 len, struct llm_dead *dead);
+/* The same, made here. */
+void llm_request_error(struct llm_request *rq, int error, const char *sentence,
+		       struct llm_dead *dead);
+/* The backend holds it no longer: its slot is free again. */
+void llm_request_released(struct llm_request *rq, struct llm_dead *dead);
+/* Forget finished turns up to and including @last (NULL: all). */
+void llm_transcript_forget(struct llm_session *ses, struct llm_request *last,
+			   struct llm_dead *dead);
+/* Make the finished turn a part of the transcript, or drop it. */
+void llm_transcript_add(struct llm_request *rq, struct llm_dead *dead);
+
+/* ---- session.c ------------------------------------------------------------------------------------- */
+
+extern const struct file_operations llm_session_fops;
+void llm_session_put(struct llm_session *ses, struct llm_dead *dead); /* the lock is held */
+/* Memory for events, before the first request. */
+int llm_session_prepare(struct llm_session *ses);
+/* The reader took something: a POST that was refused may be tried again. The lock is held. */
+void llm_session_drained(struct llm_session *ses);
+/* Removes the terminal event at the front, which the reader has had. The lock is held. */
+void llm_session_pop_terminal(struct llm_session *ses, struct llm_dead *dead);
+/* The request whose terminal event is the next thing to read; NULL: none, or records come first. */
+struct llm_request *llm_session_terminal(struct llm_session *ses);
+bool llm_session_has_unfinished(const struct llm_session *ses);
+
+/* ---- text.c ---------------------------------------------------------------------------------------- */
+
+ssize_t llm_text_read(struct kiocb *iocb, struct iov_iter *to);
+ssize_t llm_text_write(struct kiocb *iocb, struct iov_iter *from);
+__poll_t llm_text_poll(struct llm_session *ses); /* the lock is held */
+
+/* ---- backend.c, replay.c, post.c ------------------------------------------------------------------- */
+
+/* Attaches; *fd is reserved and *file not installed yet. llm_devices_lock is held. */
+int llm_backend_attach(struct llm_device *dev, const struct llm_device_attach *a, int *fd,
+		       struct file **file);
+/* Queues a note for the backend, if there is one; the lock is held. */
+void llm_note_send(struct llm_device *dev, struct llm_note *n, u32 type);
+static inline void llm_note_drop(struct llm_note *n)
+{
+	list_del_init(&n->node);
+}
+/* An attachment begins: all that sessions remember is to be told. The lock is held. */
+void llm_replay_begin(struct llm_backend *be);
+struct llm_outgoing;
+/* The next message of the past to *m; false: it is all told. The lock is held. */
+bool llm_replay_next(struct llm_backend *be, struct llm_outgoing *m);
+/* It was copied. The lock is held. */
+void llm_replay_sent(struct llm_backend *be, const struct llm_outgoing *m);
+long llm_backend_post(struct llm_backend *be, const struct llm_post *p);
+
+/**
+ * struct llm_outgoing - a message as it is copied to the backend
+ * @head: header
+ * @body: what follows it, @body_len bytes
+ * @rq: what SUBMIT and CANCEL are about, held; a SUBMIT's parts follow the body
+ * @ses: what the others are about, held; or NULL
+ * @past: it is of the past (replay.c)
+ */
+struct llm_outgoing {
+	struct llm_msg head;
+	union {
+		struct llm_msg_session session;
+		struct llm_msg_submit submit;
+		struct llm_msg_cancel cancel;
+		struct llm_msg_quiesce quiesce;
+	} body;
+	u32 body_len;
+	struct llm_request *rq;
+	struct llm_session *ses;
+	bool past;
+};
+void llm_outgoing_session(struct llm_outgoing *m, struct llm_session *ses, u32 type);
+void llm_outgoing_submit(struct llm_outgoing *m, struct llm_request *rq);
+
+/* ---- ioctl.c --------------------------------------------------------------------------------------- */
+
+/**
+ * struct llm_command - one ioctl
+ * @cmd: LLM_IOC_*
+ * @size: of its structure here
+ * @min_size: of its first version
+ * @run: returns 0 or -errno; what it writes to the structure is copied back to @user afterwards
+ */
+struct llm_command {
+	unsigned int cmd;
+	u32 size, min_size;
+	long (*run)(struct file *file, void *arg, void __user *user);
+};
+long llm_ioctl(struct file *file, unsigned int cmd, unsigned long arg,
+	       const struct llm_command *table, size_t n);
+/* What every file answers to LLM_IOC_QUERY; dev may be NULL. */
+void llm_query_fill(struct llm_query *q, u32 file, struct llm_device *dev);
+
+#endif

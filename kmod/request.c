@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A request's life: from its submission over the backend's hands to its end, and what the session
+ * remembers of it. Everything under device->lock, except llm_request_new() and llm_request_submit().
+ *
+ * Charges (file, principal, uid, device) are taken at submission and given back when the backend has
+ * let go of the request: one that was cancelled, or whose client is gone, counts until then.
+ */
+#include "core.h"
+#include "trace.h"
+
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/xxhash.h>
+
+/* ---- memory ---------------------------------------------------------------------------------------- */
+
+static void request_free(struct llm_request *rq)
+{
+	kvfree(rq->payload);
+	kvfree(rq->ids);
+	kvfree(rq->terminal);
+	kfree(rq);
+}
+
+void llm_bury(struct llm_dead *d)
+{
+	struct llm_request *rq, *next_rq;
+	struct llm_session *ses, *next;
+
+	list_for_each_entry_safe(rq, next_rq, &d->requests, turn)
+		request_free(rq);
+	list_for_each_entry_safe(ses, next, &d->sessions, node) {
+		struct llm_device *dev = ses->dev;
+
+		kvfree(ses->ring.buf);
+		kvfree(ses->draft);
+		put_cred(ses->cred);
+		kfree(ses);
+		llm_device_put(dev);
+	}
+}
+
+/* Ids that the answer may have. */
+static u32 most_ids(const struct llm_session *ses, const struct llm_submit *sub)
+{
+	u32 context = READ_ONCE(ses->dev->context);
+
+	return sub->max_tokens && sub->max_tokens < context ? sub->max_tokens : context;
+}
+
+struct llm_request *llm_request_new(struct llm_session *ses, const struct llm_submit *sub,
+				    void *payload, const u8 *principal)
+{
+	struct llm_request *rq = kzalloc(sizeof(*rq), GFP_KERNEL_ACCOUNT);
+
+	if (!rq) {
+		kvfree(payload);
+		return ERR_PTR(-ENOMEM);
+	}
+	kref_init(&rq->ref);
+	rq->payload = payload;
+	rq->sub = *sub;
+	rq->ses = ses;
+	rq->max_ids = most_ids(ses, sub);
+	rq->ids = kvmalloc_array(rq->max_ids ?: 1, sizeof(s32), GFP_KERNEL_ACCOUNT);
+	rq->terminal = kvmalloc(LLM_TERMINAL_MAX, GFP_KERNEL_ACCOUNT);
+	rq->reason = ECANCELED;
+	INIT_LIST_HEAD(&rq->turn);
+	INIT_LIST_HEAD(&rq->terminal_node);
+	INIT_LIST_HEAD(&rq->cancel.node);
+	if (!rq->ids || !rq->terminal) {
+		request_free(rq);
+		return ERR_PTR(-ENOMEM);
+	}
+	if (sub->principal_len)
+		memcpy(rq->principal, principal, sub->principal_len);
+	return rq;
+}
+
+void llm_request_put(struct llm_request *rq, struct llm_dead *dead)
+{
+	struct llm_session *ses = rq->ses;
+
+	lockdep_assert_held(&ses->dev->lock);
+	if (!refcount_dec_and_test(&rq->ref.refcount))
+		return;
+	list_add(&rq->turn, &dead->requests);
+	llm_session_put(ses, dead);
+}
+
+/* ---- order ----------------------------------------------------------------------------------------- */
+
+/* Priority, then the earlier deadline, then arrival. */
+static bool goes_first(const struct llm_request *a, const struct llm_request *b)
+{
+	u64 da = a->sub.deadline_ns ?: U64_MAX, db = b->sub.deadline_ns ?: U64_MAX;
+
+	if (a->sub.priority != b->sub.priority)
+		return a->sub.priority < b->sub.priority;
+	return da != db ? da < db : a->id < b->id;
+}
+
+static bool queue_less(struct rb_node *a, const struct rb_node *b)
+{
+	return goes_first(rb_entry(a, struct llm_request, queue),
+			  rb_entry(b, struct llm_request, queue));
+}
+
+static bool deadline_less(struct rb_node *a, const struct rb_node *b)
+{
+	const struct llm_request *ra = rb_entry(a, struct llm_request, by_deadline);
+	const struct llm_request *rb = rb_entry(b, struct llm_request, by_deadline);
+
+	return ra->sub.deadline_ns < rb->sub.deadline_ns;
+}
+
+/* The session's first undelivered request, if it has one, is what its device may hand out. */
+static void queue_next(struct llm_session *ses)
+{
+	struct llm_request *rq;
+
+	list_for_each_entry(rq, &ses->turns, turn) {
+		if (rq->state != LLM_RQ_QUEUED)
+			continue;
+		if (!rq->queued) {
+			rq->queued = true;
+			rb_add_cached(&rq->queue, &ses->dev->queue, queue_less);
+			wake_up_interruptible(&ses->dev->backend_wait);
+		}
+		return;
+	}
+}
+
+static void unqueue(struct llm_request *rq)
+{
+	if (rq->queued)
+		rb_erase_cached(&rq->queue, &rq->ses->dev->queue);
+	rq->queued = false;
+}
+
+static void untime(struct llm_request *rq)
+{
+	if (rq->timed)
+		rb_erase_cached(&rq->by_deadline, &rq->ses->dev->deadlines);
+	rq->timed = false;
+}
+
+struct llm_request *llm_request_find(struct llm_device *dev, u64 id)
+{
+	struct rb_node *p = dev->requests.rb_node;
+
+	while (p) {
+		struct llm_request *rq = rb_entry(p, struct llm_request, by_id);
+
+		if (rq->id == id)
+			return rq;
+		p = id < rq->id ? p->rb_left : p->rb_right;
+	}
+	return NULL;
+}
+
+/* Ids only grow: the new one is the rightmost. */
+static bool id_less(struct rb_node *a, const struct rb_node *b)
+{
+	return rb_entry(a, struct llm_request, by_id)->id <
+	       rb_entry(b, struct llm_request, by_id)->id;
+}
+
+/* ---- submission ------------------------------------------------------------------------------------ */
+
+static u64 principal_key(const struct llm_request *rq)
+{
+	if (!rq->sub.principal_len)
+		return from_kuid(&init_user_ns, rq->ses->cred->euid);
+	return xxh64(rq->principal, rq->sub.principal_len, 1) | 1ULL << 63;
+}
+
+static struct llm_account *charge_uid(struct llm_session *ses, struct llm_account **spare)
+{
+	struct llm_account *acc;
+
+	spin_lock(&llm_uids_lock);
+	acc = llm_account_charge(&llm_uids, from_kuid(&init_user_ns, ses->cred->euid),
+				 READ_ONCE(llm_max_uid), spare);
+	spin_unlock(&llm_uids_lock);
+	return acc;
+}
+
+static struct llm_account *release_uid(struct llm_account *acc)
+{
+	spin_lock(&llm_uids_lock);
+	acc = llm_account_release(&llm_uids, acc);
+	spin_unlock(&llm_uids_lock);
+	return acc;
+}
+
+static int charge(struct llm_request *rq, struct llm_account **a, struct llm_account **b)
+{
+	struct llm_session *ses = rq->ses;
+	struct llm_device *dev = ses->dev;
+
+	if (dev->state == LLM_DEV_DEAD)
+		return -EPIPE;
+	if (dev->n_requests >= READ_ONCE(llm_max_device) ||
+	    ses->n_requests >= READ_ONCE(llm_max_file))
+		return -ENOSPC;
+	rq->who = llm_account_charge(&dev->principals, principal_key(rq),
+				     READ_ONCE(llm_max_principal), a);
+	if (!rq->who)
+		return -ENOSPC;
+	rq->uid = charge_uid(ses, b);
+	if (!rq->uid) {
+		struct llm_account *empty = llm_account_release(&dev->principals, rq->who);
+
+		rq->who = NULL;
+		if (empty)
+			*a = empty;
+		return -ENOSPC;
+	}
+	dev->n_requests++;
+	ses->n_requests++;
+	return 0;
+}
+
+int llm_request_submit(struct llm_request *rq, u64 *id)
+{
+	struct llm_session *ses = rq->ses;
+	struct llm_device *dev = ses->dev;
+	struct llm_account *a = kzalloc(sizeof(*a), GFP_KERNEL_ACCOUNT);
+	struct llm_account *b = kzalloc(sizeof(*b), GFP_KERNEL_ACCOUNT);
+	int rc;
+
+	if (!a || !b) {
+		request_free(rq);
+		rc = -ENOMEM;
+		goto out;
+	}
+	rq->submitted_ns = ktime_get_ns();
+	if (dev->max_request_ms) {
+		u64 end = rq->submitted_ns + (u64)dev->max_request_ms * NSEC_PER_MSEC;
+
+		if (!rq->sub.deadline_ns || rq->sub.deadline_ns > end)
+			rq->sub.deadline_ns = end;
+	}
+	spin_lock(&dev->lock);
+	rc = charge(rq, &a, &b);
+	if (rc) {
+		dev->count.refused++;
+		spin_unlock(&dev->lock);
+		request_free(rq);
+		goto out;
+	}
+	dev->count.submitted++;
+	rq->id = *id = ++dev->last_request;
+	kref_get(&ses->ref);
+	kref_get(&rq->ref); /* one for the turn list, one for the tree */
+	list_add_tail(&rq->turn, &ses->turns);
+	rb_add(&rq->by_id, &dev->requests, id_less);
+	rq->in_tree = true;
+	if (rq->sub.deadline_ns) {
+		rb_add_cached(&rq->by_deadline, &dev->deadlines, deadline_less);
+		rq->timed = true;
+		llm_device_rearm(dev);
+	}
+	trace_llm_request_queue(rq);
+	queue_next(ses);
+	spin_unlock(&dev->lock);
+out:
+	kfree(a);
+	kfree(b);
+	return rc;
+}
+
+void llm_request_delivered(struct llm_request *rq)
+{
+	unqueue(rq);
+	if (rq->state == LLM_RQ_QUEUED)
+		rq->state = LLM_RQ_DELIVERED;
+	trace_llm_request_deliver(rq);
+	queue_next(rq->ses);
+}
+
+void llm_request_undelivered(struct llm_request *rq, struct llm_dead *dead)
+{
+	if (rq->state != LLM_RQ_DELIVERED)
+		return;
+	rq->state = LLM_RQ_QUEUED;
+	llm_note_drop(&rq->cancel);
+	if (rq->cancelled) {
+		rq->cancelled = false;
+		llm_request_cancel(rq, rq->reason, dead);
+	} else {
+		queue_next(rq->ses);
+	}
+}
+
+/* ---- ends ------------------------------------------------------------------------------------------ */
+
+void llm_request_released(struct llm_request *rq, struct llm_dead *dead)
+{
+	struct llm_device *dev = rq->ses->dev;
+
+	if (!rq->in_tree)
+		return;
+	rb_erase(&rq->by_id, &dev->requests);
+	rq->in_tree = false;
+	unqueue(rq);
+	untime(rq);
+	llm_note_drop(&rq->cancel);
+	dev->n_requests--;
+	rq->ses->n_requests--;
+	/* Small, and never from vmalloc: kfree() does not sleep. */
+	kfree(llm_account_release(&dev->principals, rq->who));
+	kfree(release_uid(rq->uid));
+	rq->who = rq->uid = NULL;
+	llm_request_put(rq, dead);
+}
+
+/* What a finished turn counts in the transcript. */
+static u64 turn_bytes(const struct llm_request *rq)
+{
+	return sizeof(*rq) + rq->sub.payload_len + (u64)rq->n_ids * sizeof(s32);
+}
+
+static void drop_turn(struct llm_request *rq, struct llm_dead *dead)
+{
+	if (list_empty(&rq->turn))
+		return;
+	if (rq->ses->replay_at == rq)
+		rq->ses->replay_at = list_is_last(&rq->turn, &rq->ses->turns) ?
+					     NULL : list_next_entry(rq, turn);
+	if (rq->kept)
+		rq->ses->transcript -= turn_bytes(rq);
+	rq->kept = false;
+	list_del_init(&rq->turn);
+	llm_request_put(rq, dead);
+}
+
+void llm_transcript_forget(struct llm_session *ses, struct llm_request *last, struct llm_dead *dead)
+{
+	struct llm_request *rq, *next;
+
+	list_for_each_entry_safe(rq, next, &ses->turns, turn) {
+		bool end = rq == last;
+
+		if (rq->kept)
+			drop_turn(rq, dead);
+		if (end)
+			break;
+	}
+}
+
+void llm_transcript_add(struct llm_request *rq, struct llm_dead *dead)
+{
+	const struct llm_resume *resume = (const void *)rq->resume;
+	struct llm_session *ses = rq->ses;
+	bool told = rq->resume_len >= offsetofend(struct llm_resume, flags);
+	u64 bytes = turn_bytes(rq);
+
+	if (!rq->started || ses->closed || (told && resume->flags & LLM_RESUME_F_ALONE)) {
+		drop_turn(rq, dead);
+		return;
+	}
+	if (told && resume->flags & LLM_RESUME_F_FRESH) {
+		llm_transcript_forget(ses, NULL, dead);
+		ses->lost = false;
+	}
+	if (ses->transcript + bytes > READ_ONCE(llm_max_transcript)) {
+		llm_transcript_forget(ses, NULL, dead);
+		ses->lost = true;
+		drop_turn(rq, dead);
+		return;
+	}
+	if (ses->lost) { /* what is missing makes the rest useless */
+		drop_turn(rq, dead);
+		return;
+	}
+	rq->kept = true;
+	ses->transcript += bytes;
+}
+
+void llm_request_terminal(struct llm_request *rq, const void *record, u32 len, struct llm_dead *dead)
+{
+	struct llm_session *ses = rq->ses;
+	const struct llm_event *ev = record;
+
+	if (rq->state == LLM_RQ_OVER)
+		return;
+	unqueue(rq);
+	untime(rq);
+	rq->state = LLM_RQ_OVER;
+	if (ev->type == LLM_EVENT_DONE)
+		rq->finish = ((const struct llm_done *)(ev + 1))->finish;
+	trace_llm_request_end(rq, ev->type == LLM_EVENT_ERROR ?
+				  ((const struct llm_error *)(ev + 1))->error : 0);
+	if (!ses->closed) {
+		memcpy(rq->terminal, record, len);
+		rq->terminal_len = len;
+		rq->terminal_pos = ses->ring.head;
+		llm_request_get(rq);
+		list_add_tail(&rq->terminal_node, &ses->terminals);
+		wake_up_interruptible(&ses->wait);
+	}
+	if (ev->type == LLM_EVENT_DONE)
+		llm_transcript_add(rq, dead);
+	else
+		drop_turn(rq, dead);
+	queue_next(ses);
+}
+
+void llm_request_error(struct llm_request *rq, int error, const char *sentence, struct llm_dead *dead)
+{
+	struct {
+		struct llm_event ev;
+		struct llm_error err;
+		char text[128];
+	} r = {.err = {.error = error}};
+
+	strscpy(r.text, sentence, sizeof(r.text));
+	r.err.n_bytes = strlen(r.text);
+	r.ev.type = LLM_EVENT_ERROR;
+	r.ev.length = sizeof(r.err) + r.err.n_bytes;
+	r.ev.size = sizeof(r.ev) + ALIGN(r.ev.length, 8);
+	r.ev.request_id = rq->id;
+	r.ev.seq = rq->seq;
+	rq->ses->dev->count.failed++;
+	llm_request_terminal(rq, &r, r.ev.size, dead);
+}
+
+void llm_request_cancel(struct llm_request *rq, int reason, struct llm_dead *dead)
+{
+	struct llm_session *ses = rq->ses;
+	struct llm_device *dev = ses->dev;
+
+	if (rq->cancelled && (rq->reason != ECANCELED || reason == ECANCELED))
+		return;
+	rq->cancelled = true;
+	rq->reason = reason;
+	trace_llm_request_cancel(rq, reason);
+	if (rq->state == LLM_RQ_QUEUED) {
+		struct {
+			struct llm_event ev;
+			struct llm_done done;
+		} r = {
+			.ev = {.size = sizeof(r), .type = LLM_EVENT_DONE, .length = sizeof(r.done),
+			       .request_id = rq->id, .seq = rq->seq},
+			.done = {.finish = LLM_FINISH_CANCELLED},
+		};
+
+		r.done.submit_ns = rq->submitted_ns;
+		r.done.start_ns = r.done.first_ns = r.done.end_ns = ktime_get_ns();
+		dev->count.cancelled++;
+		llm_request_get(rq);
+		if (reason == ECANCELED)
+			llm_request_terminal(rq, &r, sizeof(r), dead);
+		else
+			llm_request_error(rq, reason, "request: its deadline passed: ask again", dead);
+		llm_request_released(rq, dead);
+		llm_request_put(rq, dead);
+		return;
+	}
+	llm_note_send(dev, &rq->cancel, LLM_MSG_CANCEL);
+	/* A daemon that hangs must not keep a client past its deadline. */
+	if (reason != ECANCELED)
+		llm_request_error(rq, reason, "request: its deadline passed: ask again", dead);
+}

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Open files of a device: opening and closing, event mode, what both modes share. See text.c for
+ * the other one.
+ */
+#include "core.h"
+#include "trace.h"
+
+#include <linux/cgroup.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+
+/* ---- lifetime ---------------------------------------------------------------------------------------- */
+
+static u64 current_cgroup(void)
+{
+	u64 id = 0;
+
+#ifdef CONFIG_CGROUPS
+	rcu_read_lock();
+	id = cgroup_id(task_dfl_cgroup(current));
+	rcu_read_unlock();
+#endif
+	return id;
+}
+
+static int llm_session_open(struct inode *inode, struct file *file)
+{
+	struct llm_device *dev = container_of(file->private_data, struct llm_device, misc);
+	struct llm_session *ses = kzalloc(sizeof(*ses), GFP_KERNEL_ACCOUNT);
+
+	if (!ses)
+		return -ENOMEM;
+	kref_init(&ses->ref);
+	ses->dev = llm_device_get(dev);
+	ses->cred = get_cred(file->f_cred);
+	ses->admin = llm_is_admin(file);
+	ses->pid = task_tgid_nr(current);
+	ses->cgroup = current_cgroup();
+	init_waitqueue_head(&ses->wait);
+	INIT_LIST_HEAD(&ses->turns);
+	INIT_LIST_HEAD(&ses->terminals);
+	INIT_LIST_HEAD(&ses->replay);
+	INIT_LIST_HEAD(&ses->close.node);
+	INIT_LIST_HEAD(&ses->resume.node);
+	spin_lock(&dev->lock);
+	if (dev->n_sessions >= READ_ONCE(llm_max_sessions)) {
+		spin_unlock(&dev->lock);
+		put_cred(ses->cred);
+		llm_device_put(dev);
+		kfree(ses);
+		return -ENOSPC;
+	}
+	dev->n_sessions++;
+	ses->id = ++dev->last_session;
+	list_add_tail(&ses->node, &dev->sessions);
+	trace_llm_session_open(ses);
+	spin_unlock(&dev->lock);
+	file->private_data = ses;
+	return stream_open(inode, file);
+}
+
+/* Nobody is left to read: what no backend has is gone at once, the rest is cancelled. */
+static int llm_session_release(struct inode *inode, struct file *file)
+{
+	struct llm_session *ses = file->private_data;
+	struct llm_device *dev = ses->dev;
+	struct llm_request *rq, *next;
+	LLM_DEAD(dead);
+
+	llm_device_get(dev);
+	spin_lock(&dev->lock);
+	trace_llm_session_close(ses);
+	ses->closed = true;
+	dev->n_sessions--;
+	while (!list_empty(&ses->terminals))
+		llm_session_pop_terminal(ses, &dead);
+	list_for_each_entry_safe(rq, next, &ses->turns, turn)
+		if (rq->state != LLM_RQ_OVER)
+			llm_request_cancel(rq, ECANCELED, &dead);
+	llm_transcript_forget(ses, NULL, &dead);
+	if (!dev->backend) {
+		list_for_each_entry_safe(rq, next, &ses->turns, turn) {
+			llm_request_get(rq);
+			llm_request_error(rq, ECANCELED, "", &dead);
+			llm_request_released(rq, &dead);
+			llm_request_put(rq, &dead);
+		}
+	}
+	llm_note_drop(&ses->resume);
+	if (!list_empty(&ses->replay))
+		list_del_init(&ses->replay);
+	if (ses->known && dev->backend)
+		llm_note_send(dev, &ses->close, LLM_MSG_SESSION_CLOSE);
+	llm_session_put(ses, &dead);
+	spin_unlock(&dev->lock);
+	llm_bury(&dead);
+	llm_device_put(dev);
+	return 0;
+}
+
+void llm_session_put(struct llm_session *ses, struct llm_dead *dead)
+{
+	lockdep_assert_held(&ses->dev->lock);
+	if (!refcount_dec_and_test(&ses->ref.refcount))
+		return;
+	list_move(&ses->node, &dead->sessions);
+}
+
+int llm_session_prepare(struct llm_session *ses)
+{
+	u32 size = READ_ONCE(llm_max_events);
+	u8 *buf;
+
+	if (READ_ONCE(ses->ring.buf))
+		return 0;
+	buf = kvmalloc(size, GFP_KERNEL_ACCOUNT);
+	if (!buf)
+		return -ENOMEM;
+	spin_lock(&ses->dev->lock);
+	if (!ses->ring.buf) {
+		ses->ring.size = size;
+		WRITE_ONCE(ses->ring.buf, buf);
+		buf = NULL;
+	}
+	spin_unlock(&ses->dev->lock);
+	kvfree(buf);
+	return 0;
+}
+
+/* ---- what a reader sees next ----------------------------------------------------------------------- */
+
+struct llm_request *llm_session_terminal(struct llm_session *ses)
+{
+	struct llm_request *rq =
+		list_first_entry_or_null(&ses->terminals, struct llm_request, terminal_node);
+
+	return rq && rq->terminal_pos <= ses->ring.tail ? rq : NULL;
+}
+
+void llm_session_pop_terminal(struct llm_session *ses, struct llm_dead *dead)
+{
+	struct llm_request *rq =
+		list_first_entry(&ses->terminals, struct llm_request, terminal_node);
+
+	list_del_init(&rq->terminal_node);
+	llm_request_put(rq, dead);
+}
+
+bool llm_session_has_unfinished(const struct llm_session *ses)
+{
+	const struct llm_request *rq;
+
+	list_for_each_entry_reverse(rq, &ses->turns, turn)
+		if (rq->state != LLM_RQ_OVER)
+			return true;
+	return false;
+}
+
+void llm_session_drained(struct llm_session *ses)
+{
+	if (!ses->resume_owed || llm_ring_used(&ses->ring) > ses->ring.size / 2)
+		return;
+	ses->resume_owed = false;
+	llm_note_send(ses->dev, &ses->resume, LLM_MSG_RESUME);
+}
+
+/* ---- event mode ---------------------------------------------------------------------------------------- */
+
+/*
+ * Copies whole records while they fit. Bytes read, 0: there is nothing; -EMSGSIZE: not even the first
+ * fits; -EFAULT: none could be copied.
+ */
+static ssize_t take_records(struct llm_session *ses, struct iov_iter *to, struct llm_dead *dead)
+{
+	ssize_t done = 0;
+
+	while (iov_iter_count(to)) {
+		struct llm_request *rq = llm_session_terminal(ses);
+		struct llm_event head;
+		size_t n;
+
+		if (rq) {
+			head.size = rq->terminal_len;
+		} else if (llm_ring_used(&ses->ring)) {
+			llm_ring_peek(&ses->ring, 0, &head, sizeof(head));
+		} else {
+			break;
+		}
+		if (head.size > iov_iter_count(to))
+			return done ?: -EMSGSIZE;
+		n = rq ? copy_to_iter(rq->terminal, head.size, to) :
+			 llm_ring_to_iter(&ses->ring, 0, head.size, to);
+		if (n < head.size) {
+			iov_iter_revert(to, n);
+			return done ?: -EFAULT;
+		}
+		if (rq) {
+			llm_session_pop_terminal(ses, dead);
+		} else {
+			ses->ring.tail += head.size;
+			trace_llm_request_read(ses, head.request_id, head.size);
+		}
+		done += head.size;
+	}
+	llm_session_drained(ses);
+	return done;
+}
+
+static bool has_records(struct llm_session *ses)
+{
+	bool yes;
+
+	spin_lock(&ses->dev->lock);
+	yes = llm_ring_used(&ses->ring) || llm_session_terminal(ses);
+	spin_unlock(&ses->dev->lock);
+	return yes;
+}
+
+static ssize_t read_events(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct llm_session *ses = iocb->ki_filp->private_data;
+	bool nonblock = iocb->ki_filp->f_flags & O_NONBLOCK || iocb->ki_flags & IOCB_NOWAIT;
+	LLM_DEAD(dead);
+	ssize_t n;
+
+	for (;;) {
+		/* Pages are brought in before the lock is taken; one that vanished again is tried
+		 * again. What was copied is taken away only if all of it arrived. */
+		if (fault_in_iov_iter_writeable(to, min_t(size_t, iov_iter_count(to), LLM_EVENT_MAX)) ==
+		    min_t(size_t, iov_iter_count(to), LLM_EVENT_MAX))
+			return -EFAULT;
+		spin_lock(&ses->dev->lock);
+		pagefault_disable();
+		n = take_records(ses, to, &dead);
+		pagefault_enable();
+		spin_unlock(&ses->dev->lock);
+		llm_bury(&dead);
+		if (n == -EFAULT) {
+			if (signal_pending(current))
+				return -ERESTARTSYS;
+			cond_resched();
+			continue;
+		}
+		if (n)
+			return n;
+		if (nonblock)
+			return -EAGAIN;
+		n = wait_event_interruptible(ses->wait, has_records(ses));
+		if (n)
+			return n;
+	}
+}
+
+/* ---- files --------------------------------------------------------------------------------------------- */
+
+/* The mode is settled by the first use. */
+static u32 use(struct llm_session *ses)
+{
+	u32 mode;
+
+	spin_lock(&ses->dev->lock);
+	ses->used = true;
+	mode = ses->mode;
+	spin_unlock(&ses->dev->lock);
+	return mode;
+}
+
+static ssize_t llm_session_read(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct llm_session *ses = iocb->ki_filp->private_data;
+
+	if (!iov_iter_count(to))
+		return 0;
+	return use(ses) == LLM_MODE_TEXT ? llm_text_read(iocb, to) : read_events(iocb, to);
+}
+
+static ssize_t llm_session_write(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct llm_session *ses = iocb->ki_filp->private_data;
+
+	return use(ses) == LLM_MODE_TEXT ? llm_text_write(iocb, from) : -EINVAL;
+}
+
+static __poll_t llm_session_poll(struct file *file, poll_table *pt)
+{
+	struct llm_session *ses = file->private_data;
+	__poll_t mask = 0;
+
+	poll_wait(file, &ses->wait, pt);
+	spin_lock(&ses->dev->lock);
+	if (ses->mode == LLM_MODE_TEXT)
+		mask = llm_text_poll(ses);
+	else if (llm_ring_used(&ses->ring) || llm_session_terminal(ses))
+		mask = EPOLLIN | EPOLLRDNORM;
+	if (ses->dev->state == LLM_DEV_DEAD)
+		mask |= EPOLLHUP;
+	spin_unlock(&ses->dev->lock);
+	return mask;
+}
+
+static long do_query(struct file *file, void *arg, void __user *user)
+{
+	struct llm_session *ses = file->private_data;
+	struct llm_query *q = arg;
+
+	if (q->flags)
+		return -EOPNOTSUPP;
+	llm_query_fill(q, LLM_FILE_SESSION, ses->dev);
+	return 0;
+}
+
+static long do_set_mode(struct file *file, void *arg, void __user *user)
+{
+	struct llm_session *ses = file->private_data;
+	const struct llm_set_mode *m = arg;
+	long rc = 0;
+
+	if (m->flags || m->mode > LLM_MODE_EVENT)
+		return -EOPNOTSUPP;
+	if (m->__reserved)
+		return -EINVAL;
+	spin_lock(&ses->dev->lock);
+	if (ses->used)
+		rc = -EBUSY;
+	else
+		ses->mode = m->mode;
+	spin_unlock(&ses->dev->lock);
+	return rc;
+}
+
+static int check_submit(const struct llm_session *ses, const struct llm_submit *s)
+{
+	if (s->flags & ~LLM_SUBMIT_F_ALL)
+		return -EOPNOTSUPP;
+	if (s->format != LLM_FMT_TEXT && s->format != LLM_FMT_JSON)
+		return -EOPNOTSUPP;
+	if (s->request_id || !s->payload_len || s->priority < -20 || s->priority > 19 ||
+	    s->principal_len > LLM_PRINCIPAL_MAX || (!s->principal_len && s->principal))
+		return -EINVAL;
+	if (s->payload_len > READ_ONCE(llm_max_payload))
+		return -E2BIG;
+	if ((s->principal_len || s->priority < 0) && !ses->admin)
+		return -EPERM;
+	if (s->deadline_ns && s->deadline_ns <= ktime_get_ns())
+		return -ETIMEDOUT;
+	return 0;
+}
+
+static long do_submit(struct file *file, void *arg, void __user *user)
+{
+	struct llm_session *ses = file->private_data;
+	struct llm_submit *s = arg;
+	u8 principal[LLM_PRINCIPAL_MAX];
+	struct llm_request *rq;
+	void *payload;
+	int rc;
+
+	if (use(ses) != LLM_MODE_EVENT)
+		return -EINVAL;
+	rc = check_submit(ses, s);
+	if (rc)
+		return rc;
+	if (copy_from_user(principal, u64_to_user_ptr(s->principal), s->principal_len))
+		return -EFAULT;
+	rc = llm_session_prepare(ses);
+	if (rc)
+		return rc;
+	payload = kvmalloc(s->payload_len, GFP_KERNEL_ACCOUNT);
+	if (!payload)
+		return -ENOMEM;
+	if (copy_from_user(payload, u64_to_user_ptr(s->payload), s->payload_len)) {
+		kvfree(payload);
+		return -EFAULT;
+	}
+	rq = llm_request_new(ses, s, payload, principal);
+	if (IS_ERR(rq))
+		return PTR_ERR(rq);
+	return llm_request_submit(rq, &s->request_id);
+}
+
+static long do_cancel(struct file *file, void *arg, void __user *user)
+{
+	struct llm_session *ses = file->private_data;
+	const struct llm_cancel *c = arg;
+	struct llm_request *rq;
+	LLM_DEAD(dead);
+	long rc = -ENOENT;
+
+	if (c->flags)
+		return -EOPNOTSUPP;
+	spin_lock(&ses->dev->lock);
+	rq = llm_request_find(ses->dev, c->request_id);
+	if (rq && rq->ses == ses && rq->state != LLM_RQ_OVER) {
+		llm_request_cancel(rq, ECANCELED, &dead);
+		rc = 0;
+	}
+	spin_unlock(&ses->dev->lock);
+	llm_bury(&dead);
+	return rc;
+}
+
+static const struct llm_command commands[] = {
+	{LLM_IOC_QUERY, sizeof(struct llm_query), 8, do_query},
+	{LLM_IOC_SET_MODE, sizeof(struct llm_set_mode), 16, do_set_mode},
+	{LLM_IOC_SUBMIT, sizeof(struct llm_submit), 88, do_submit},
+	{LLM_IOC_CANCEL, sizeof(struct llm_cancel), 16, do_cancel},
+};
+
+static long llm_session_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	return llm_ioctl(file, cmd, arg, commands, ARRAY_SIZE(commands));
+}
+
+static void llm_session_fdinfo(struct seq_file *m, struct file *file)
+{
+	struct llm_session *ses = file->private_data;
+	struct llm_device *dev = ses->dev;
+
+	spin_lock(&dev->lock);
+	seq_printf(m, "llm-device:\t%s\n", dev->node_name);
+	seq_printf(m, "llm-session:\t%llu\n", ses->id);
+	seq_printf(m, "llm-mode:\t%s\n", ses->mode == LLM_MODE_TEXT ? "text" : "event");
+	seq_printf(m, "llm-requests:\t%u\n", ses->n_requests);
+	seq_printf(m, "llm-unread:\t%u\n", llm_ring_used(&ses->ring));
+	seq_printf(m, "llm-transcript:\t%llu\n", ses->transcript);
+	seq_printf(m, "llm-lost:\t%u\n", ses->lost);
+	spin_unlock(&dev->lock);
+}
+
+const struct file_operations llm_session_fops = {
+	.owner = THIS_MODULE,
+	.open = llm_session_open,
+	.release = llm_session_release,
+	.read_iter = llm_session_read,
+	.write_iter = llm_session_write,
+	.poll = llm_session_poll,
+	.unlocked_ioctl = llm_session_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.llseek = noop_llseek,
+	.show_fdinfo = llm_session_fdinfo,
+};

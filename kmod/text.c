@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Text mode: write() appends to the next prompt, the first read() after it submits the prompt, reads
+ * give the answer, then 0 once, and 0 again until something new is written. The ring holds only
+ * TEXT records with bytes in them (post.c leaves out the rest).
+ *
+ * session->draft is the prompt being written; while it is being submitted `drafting` is set, and
+ * writers wait.
+ */
+#include "core.h"
+#include "trace.h"
+
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+
+/* The answer is over: read() gives 0. */
+#define END_OF_ANSWER 1
+
+struct taken {
+	ssize_t bytes;
+	int result; /* END_OF_ANSWER, -errno, or 0 */
+};
+
+/* Up to @len bytes of text at @offset of the ring's first record or of a terminal event. */
+static size_t copy_text(struct llm_session *ses, struct llm_request *rq, u32 offset, u32 len,
+			struct iov_iter *to)
+{
+	size_t n = min_t(size_t, len, iov_iter_count(to));
+
+	n = rq ? copy_to_iter((u8 *)rq->terminal + offset, n, to) :
+		 llm_ring_to_iter(&ses->ring, offset, n, to);
+	ses->read_offset += n;
+	return n;
+}
+
+static struct taken take_text(struct llm_session *ses, struct iov_iter *to, struct llm_dead *dead)
+{
+	struct taken t = {0};
+	u64 id;
+
+	while (iov_iter_count(to)) {
+		struct llm_request *rq = llm_session_terminal(ses);
+		u32 at, len, n;
+
+		if (rq) {
+			const struct llm_event *ev = rq->terminal;
+			const struct llm_done *done = (const void *)(ev + 1);
+			const struct llm_error *err = (const void *)(ev + 1);
+			bool failed = ev->type == LLM_EVENT_ERROR;
+
+			at = sizeof(*ev) + sizeof(*done);
+			len = failed ? 0 : done->n_bytes;
+			if (ses->read_offset == len) {
+				if (t.bytes)
+					break;
+				t.result = failed ? -err->error : END_OF_ANSWER;
+				ses->read_offset = 0;
+				llm_session_pop_terminal(ses, dead);
+				break;
+			}
+			id = rq->id;
+		} else if (llm_ring_used(&ses->ring)) {
+			struct {
+				struct llm_event ev;
+				struct llm_text text;
+			} head;
+
+			llm_ring_peek(&ses->ring, 0, &head, sizeof(head));
+			at = sizeof(head) + head.text.n_ids * sizeof(s32);
+			len = head.text.n_bytes;
+			id = head.ev.request_id;
+		} else {
+			break;
+		}
+		n = copy_text(ses, rq, at + ses->read_offset, len - ses->read_offset, to);
+		if (n)
+			trace_llm_request_read(ses, id, n);
+		t.bytes += n;
+		if (!rq && ses->read_offset == len) {
+			struct llm_event ev;
+
+			llm_ring_peek(&ses->ring, 0, &ev, sizeof(ev));
+			ses->ring.tail += ev.size;
+			ses->read_offset = 0;
+		} else if (ses->read_offset < len && iov_iter_count(to)) {
+			if (!t.bytes)
+				t.result = -EFAULT;
+			break;
+		}
+	}
+	llm_session_drained(ses);
+	return t;
+}
+
+/* Something to take, to submit, or an end to tell. */
+static bool readable(struct llm_session *ses)
+{
+	return llm_ring_used(&ses->ring) || llm_session_terminal(ses) ||
+	       (ses->draft_len && !ses->drafting && !llm_session_has_unfinished(ses));
+}
+
+static bool must_wait(struct llm_session *ses)
+{
+	bool wait;
+
+	spin_lock(&ses->dev->lock);
+	wait = !readable(ses) && (llm_session_has_unfinished(ses) || ses->drafting);
+	spin_unlock(&ses->dev->lock);
+	return wait;
+}
+
+__poll_t llm_text_poll(struct llm_session *ses)
+{
+	__poll_t mask = readable(ses) ? EPOLLIN | EPOLLRDNORM : 0;
+
+	if (ses->draft_len < READ_ONCE(llm_max_payload))
+		mask |= EPOLLOUT | EPOLLWRNORM;
+	return mask;
+}
+
+/* The draft becomes a request. It stays as it is if that fails. */
+static int submit_draft(struct llm_session *ses)
+{
+	struct llm_device *dev = ses->dev;
+	struct llm_submit sub = {.size = sizeof(sub), .format = LLM_FMT_TEXT};
+	struct llm_request *rq;
+	void *copy;
+	u64 id;
+	int rc;
+
+	rc = llm_session_prepare(ses);
+	if (rc)
+		return rc;
+	spin_lock(&dev->lock);
+	if (!ses->draft_len || ses->drafting || llm_session_has_unfinished(ses)) {
+		spin_unlock(&dev->lock);
+		return 0;
+	}
+	ses->drafting = true; /* nobody else touches the draft from here on */
+	sub.payload_len = ses->draft_len;
+	spin_unlock(&dev->lock);
+
+	copy = kvmalloc(sub.payload_len, GFP_KERNEL_ACCOUNT);
+	rc = copy ? 0 : -ENOMEM;
+	if (!rc) {
+		memcpy(copy, ses->draft, sub.payload_len);
+		rq = llm_request_new(ses, &sub, copy, NULL);
+		rc = IS_ERR(rq) ? PTR_ERR(rq) : llm_request_submit(rq, &id);
+	}
+	spin_lock(&dev->lock);
+	if (!rc)
+		ses->draft_len = 0;
+	ses->drafting = false;
+	wake_up_interruptible(&ses->wait);
+	spin_unlock(&dev->lock);
+	return rc;
+}
+
+ssize_t llm_text_read(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct llm_session *ses = iocb->ki_filp->private_data;
+	struct llm_device *dev = ses->dev;
+	bool nonblock = iocb->ki_filp->f_flags & O_NONBLOCK || iocb->ki_flags & IOCB_NOWAIT;
+	size_t page = min_t(size_t, iov_iter_count(to), PAGE_SIZE);
+	LLM_DEAD(dead);
+
+	for (;;) {
+		bool submit, busy;
+		struct taken t;
+		int rc;
+
+		if (fault_in_iov_iter_writeable(to, page) == page)
+			return -EFAULT;
+		spin_lock(&dev->lock);
+		pagefault_disable();
+		t = take_text(ses, to, &dead);
+		pagefault_enable();
+		busy = llm_session_has_unfinished(ses) || ses->drafting;
+		submit = !busy && ses->draft_len;
+		spin_unlock(&dev->lock);
+		llm_bury(&dead);
+		if (t.bytes)
+			return t.bytes;
+		if (t.result == -EFAULT) { /* the page went away again */
+			if (signal_pending(current))
+				return -ERESTARTSYS;
+			cond_resched();
+			continue;
+		}
+		if (t.result == END_OF_ANSWER)
+			return 0;
+		if (t.result)
+			return t.result;
+		if (submit) {
+			rc = submit_draft(ses);
+			if (rc)
+				return rc;
+			if (!nonblock)
+				continue;
+		} else if (!busy) {
+			return 0;
+		}
+		if (nonblock)
+			return -EAGAIN;
+		rc = wait_event_interruptible(ses->wait, !must_wait(ses));
+		if (rc)
+			return rc;
+	}
+}
+
+/* Appends if there is room in the buffer: 1; 0: a buffer of *cap bytes is needed first. */
+static int append(struct llm_session *ses, const char *text, size_t len, size_t *cap)
+{
+	int rc = 0;
+
+	spin_lock(&ses->dev->lock);
+	if (ses->drafting) {
+		rc = -EAGAIN;
+	} else if (ses->draft_len + len > READ_ONCE(llm_max_payload)) {
+		rc = -E2BIG;
+	} else {
+		size_t need = ses->draft_len + len;
+
+		if (need <= ses->draft_cap) {
+			memcpy(ses->draft + ses->draft_len, text, len);
+			ses->draft_len = need;
+			wake_up_interruptible(&ses->wait);
+			rc = 1;
+		} else {
+			*cap = max_t(size_t, 2 * need, PAGE_SIZE);
+		}
+	}
+	spin_unlock(&ses->dev->lock);
+	return rc;
+}
+
+static bool draft_free(struct llm_session *ses)
+{
+	bool yes;
+
+	spin_lock(&ses->dev->lock);
+	yes = !ses->drafting;
+	spin_unlock(&ses->dev->lock);
+	return yes;
+}
+
+/* A larger buffer for the draft. Others are kept out meanwhile, as in submit_draft(). */
+static int grow(struct llm_session *ses, size_t cap)
+{
+	char *bigger = kvmalloc(cap, GFP_KERNEL_ACCOUNT);
+	bool mine;
+
+	if (!bigger)
+		return -ENOMEM;
+	spin_lock(&ses->dev->lock);
+	mine = !ses->drafting && ses->draft_cap < cap;
+	if (mine)
+		ses->drafting = true;
+	spin_unlock(&ses->dev->lock);
+	if (mine) {
+		if (ses->draft_len)
+			memcpy(bigger, ses->draft, ses->draft_len);
+		spin_lock(&ses->dev->lock);
+		swap(ses->draft, bigger);
+		ses->draft_cap = cap;
+		ses->drafting = false;
+		wake_up_interruptible(&ses->wait);
+		spin_unlock(&ses->dev->lock);
+	}
+	kvfree(bigger);
+	return 0;
+}
+
+ssize_t llm_text_write(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct llm_session *ses = iocb->ki_filp->private_data;
+	bool nonblock = iocb->ki_filp->f_flags & O_NONBLOCK || iocb->ki_flags & IOCB_NOWAIT;
+	size_t len = iov_iter_count(from), cap = 0;
+	char *text;
+	ssize_t rc;
+
+	if (!len)
+		return 0;
+	if (len > READ_ONCE(llm_max_payload))
+		return -E2BIG;
+	text = kvmalloc(len, GFP_KERNEL_ACCOUNT);
+	if (!text)
+		return -ENOMEM;
+	rc = copy_from_iter(text, len, from) == len ? 0 : -EFAULT;
+	while (!rc) {
+		rc = append(ses, text, len, &cap);
+		if (!rc)
+			rc = grow(ses, min_t(size_t, cap, READ_ONCE(llm_max_payload)));
+		else if (rc == -EAGAIN && !nonblock)
+			rc = wait_event_interruptible(ses->wait, draft_free(ses));
+	}
+	kvfree(text);
+	return rc < 0 ? rc : len;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/**
+ * DOC: Tracepoints
+ *
+ * The events of system llm are stable: fields are not removed, renamed or changed in meaning, new
+ * ones are added at the end. They tell a request's life as the kernel sees it: queue (submitted),
+ * deliver (given to the backend), first_token, tokens (each post that brought ids), read (by the
+ * client), cancel, end. @dev is N of /dev/llmN, @request and @session are unique for the device's
+ * life, @uid, @pid and @cgroup are the opener's, @principal is a hash of the label (0: none),
+ * @trace is the W3C trace id, times are CLOCK_MONOTONIC nanoseconds. There is
+ * never any text, and never a pointer.
+ */
+#undef TRACE_SYSTEM
+#define TRACE_SYSTEM llm
+
+#if !defined(LLM_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)
+#define LLM_TRACE_H
+
+#include <linux/tracepoint.h>
+#include <linux/xxhash.h>
+
+#include "core.h"
+
+#define LLM_REQUEST_FIELDS                                                                         \
+	__field(u32, dev) __field(u32, uid) __field(u64, request) __field(u64, session)            \
+	__field(u64, cgroup) __field(u64, principal) __field(u64, ns)                              \
+	__field(s32, pid) __array(u8, trace, 16)
+
+#define LLM_REQUEST_ASSIGN(rq)                                                                     \
+	__entry->dev = (rq)->ses->dev->number;                                                     \
+	__entry->uid = from_kuid_munged(&init_user_ns, (rq)->ses->cred->euid);                     \
+	__entry->request = (rq)->id;                                                               \
+	__entry->session = (rq)->ses->id;                                                          \
+	__entry->cgroup = (rq)->ses->cgroup;                                                       \
+	__entry->principal = (rq)->sub.principal_len ?                                             \
+				     xxh64((rq)->principal, (rq)->sub.principal_len, 1) : 0;       \
+	memcpy(__entry->trace, (rq)->sub.trace_id, 16);                                            \
+	__entry->ns = ktime_get_ns();                                                              \
+	__entry->pid = (rq)->ses->pid
+
+#define LLM_REQUEST_PRINT "dev=%u request=%llu session=%llu pid=%d uid=%u ns=%llu"
+#define LLM_REQUEST_ARGS                                                                           \
+	__entry->dev, __entry->request, __entry->session, __entry->pid, __entry->uid, __entry->ns
+
+DECLARE_EVENT_CLASS(llm_request,
+	TP_PROTO(const struct llm_request *rq),
+	TP_ARGS(rq),
+	TP_STRUCT__entry(LLM_REQUEST_FIELDS),
+	TP_fast_assign(LLM_REQUEST_ASSIGN(rq);),
+	TP_printk(LLM_REQUEST_PRINT, LLM_REQUEST_ARGS)
+);
+DEFINE_EVENT(llm_request, llm_request_deliver, TP_PROTO(const struct llm_request *rq), TP_ARGS(rq));
+DEFINE_EVENT(llm_request, llm_request_first_token, TP_PROTO(const struct llm_request *rq),
+	     TP_ARGS(rq));
+
+TRACE_EVENT(llm_request_queue,
+	TP_PROTO(const struct llm_request *rq),
+	TP_ARGS(rq),
+	TP_STRUCT__entry(LLM_REQUEST_FIELDS
+		__field(s32, priority) __field(u64, bytes) __field(u32, format)
+		__field(u32, max_tokens) __field(u64, deadline)),
+	TP_fast_assign(LLM_REQUEST_ASSIGN(rq);
+		__entry->priority = rq->sub.priority;
+		__entry->bytes = rq->sub.payload_len;
+		__entry->format = rq->sub.format;
+		__entry->max_tokens = rq->sub.max_tokens;
+		__entry->deadline = rq->sub.deadline_ns;),
+	TP_printk(LLM_REQUEST_PRINT " priority=%d bytes=%llu format=%u max_tokens=%u deadline=%llu",
+		  LLM_REQUEST_ARGS, __entry->priority, __entry->bytes, __entry->format,
+		  __entry->max_tokens, __entry->deadline)
+);
+
+TRACE_EVENT(llm_request_tokens,
+	TP_PROTO(const struct llm_request *rq, u32 ids, u32 bytes),
+	TP_ARGS(rq, ids, bytes),
+	TP_STRUCT__entry(LLM_REQUEST_FIELDS
+		__field(u32, ids) __field(u32, bytes) __field(u64, total)),
+	TP_fast_assign(LLM_REQUEST_ASSIGN(rq);
+		__entry->ids = ids;
+		__entry->bytes = bytes;
+		__entry->total = rq->n_ids;),
+	TP_printk(LLM_REQUEST_PRINT " ids=%u bytes=%u total=%llu", LLM_REQUEST_ARGS, __entry->ids,
+		  __entry->bytes, __entry->total)
+);
+
+TRACE_EVENT(llm_request_end,
+	TP_PROTO(const struct llm_request *rq, int error),
+	TP_ARGS(rq, error),
+	TP_STRUCT__entry(LLM_REQUEST_FIELDS
+		__field(s32, error) __field(u32, finish) __field(u64, ids) __field(u64, bytes)
+		__field(u64, submitted) __field(u64, first)),
+	TP_fast_assign(LLM_REQUEST_ASSIGN(rq);
+		__entry->error = error;
+		__entry->finish = rq->finish;
+		__entry->ids = rq->n_ids;
+		__entry->bytes = rq->posted_bytes;
+		__entry->submitted = rq->submitted_ns;
+		__entry->first = rq->first_ns;),
+	TP_printk(LLM_REQUEST_PRINT " error=%d finish=%u ids=%llu bytes=%llu submitted=%llu first=%llu",
+		  LLM_REQUEST_ARGS, __entry->error, __entry->finish, __entry->ids, __entry->bytes,
+		  __entry->submitted, __entry->first)
+);
+
+TRACE_EVENT(llm_request_cancel,
+	TP_PROTO(const struct llm_request *rq, int reason),
+	TP_ARGS(rq, reason),
+	TP_STRUCT__entry(LLM_REQUEST_FIELDS __field(s32, reason)),
+	TP_fast_assign(LLM_REQUEST_ASSIGN(rq); __entry->reason = reason;),
+	TP_printk(LLM_REQUEST_PRINT " reason=%d", LLM_REQUEST_ARGS, __entry->reason)
+);
+
+TRACE_EVENT(llm_request_read,
+	TP_PROTO(const struct llm_session *ses, u64 request, u32 bytes),
+	TP_ARGS(ses, request, bytes),
+	TP_STRUCT__entry(__field(u32, dev) __field(u32, bytes) __field(u64, request)
+		__field(u64, session) __field(u64, ns)),
+	TP_fast_assign(__entry->dev = ses->dev->number;
+		__entry->bytes = bytes;
+		__entry->request = request;
+		__entry->session = ses->id;
+		__entry->ns = ktime_get_ns();),
+	TP_printk("dev=%u request=%llu session=%llu bytes=%u ns=%llu", __entry->dev,
+		  __entry->request, __entry->session, __entry->bytes, __entry->ns)
+);
+
+DECLARE_EVENT_CLASS(llm_session,
+	TP_PROTO(const struct llm_session *ses),
+	TP_ARGS(ses),
+	TP_STRUCT__entry(__field(u32, dev) __field(u32, uid) __field(u64, session)
+		__field(u64, cgroup) __field(u64, ns) __field(s32, pid)),
+	TP_fast_assign(__entry->dev = ses->dev->number;
+		__entry->uid = from_kuid_munged(&init_user_ns, ses->cred->euid);
+		__entry->session = ses->id;
+		__entry->cgroup = ses->cgroup;
+		__entry->ns = ktime_get_ns();
+		__entry->pid = ses->pid;),
+	TP_printk("dev=%u session=%llu pid=%d uid=%u cgroup=%llu ns=%llu", __entry->dev,
+		  __entry->session, __entry->pid, __entry->uid, __entry->cgroup, __entry->ns)
+);
+DEFINE_EVENT(llm_session, llm_session_open, TP_PROTO(const struct llm_session *ses), TP_ARGS(ses));
+DEFINE_EVENT(llm_session, llm_session_close, TP_PROTO(const struct llm_session *ses), TP_ARGS(ses));
+
+DECLARE_EVENT_CLASS(llm_backend,
+	TP_PROTO(u32 dev, u32 generation),
+	TP_ARGS(dev, generation),
+	TP_STRUCT__entry(__field(u32, dev) __field(u32, generation) __field(u64, ns)),
+	TP_fast_assign(__entry->dev = dev;
+		__entry->generation = generation;
+		__entry->ns = ktime_get_ns();),
+	TP_printk("dev=%u generation=%u ns=%llu", __entry->dev, __entry->generation, __entry->ns)
+);
+DEFINE_EVENT(llm_backend, llm_backend_attach, TP_PROTO(u32 dev, u32 generation),
+	     TP_ARGS(dev, generation));
+DEFINE_EVENT(llm_backend, llm_backend_detach, TP_PROTO(u32 dev, u32 generation),
+	     TP_ARGS(dev, generation));
+
+#endif
+
+#undef TRACE_INCLUDE_PATH
+#define TRACE_INCLUDE_PATH .
+#undef TRACE_INCLUDE_FILE
+#define TRACE_INCLUDE_FILE trace
+#include <trace/define_trace.h>
