@@ -96,7 +96,7 @@ struct gb {
 	int n_mark;
 	uint32_t ws, string, value; /* JSON's rules + 1, once asked for */
 	struct {
-		const char *end;
+		const char *const *avoid;
 		uint32_t rule;
 	} without[4];
 };
@@ -166,8 +166,8 @@ gnode gj_literal(struct gb *b, const json_t *v, int depth);
 gnode gj_key_except(struct gb *b, struct gstr *v, size_t n);
 /* UTF-8, any character. */
 gnode gj_any(struct gb *b);
-/* Any text that does not contain `end`, a constant whose first byte comes once in it. */
-gnode gj_text_without(struct gb *b, const char *end);
+/* Any text that contains none of these constants (ASCII, 63 bytes in all), NULL-terminated. */
+gnode gj_text_without(struct gb *b, const char *const *texts);
 
 /* Characters that the node can have at least and at most, by GN_CHAR; false: not known. */
 bool gb_lengths(const struct gb *b, gnode x, uint64_t *min, uint64_t *max);
@@ -184,11 +184,15 @@ gnode gb_regex(struct gb *b, const char *pattern, size_t len, bool search, bool 
 
 /* ---- JSON schema (grammar_schema.c, grammar_merge.c) ------------------------------------------ */
 
-/* How values are written: as JSON, or as in Gemma 4's calls ({key:<|"|>text<|"|>}). */
-enum schema_style { STYLE_JSON, STYLE_GEMMA };
+/*
+ * How values are written: as JSON, as in Gemma 4's calls ({key:<|"|>text<|"|>}), or between XML-like
+ * tags (strings as they are, everything else JSON).
+ */
+enum schema_style { STYLE_JSON, STYLE_GEMMA, STYLE_RAW };
 
 struct schema_rule {
 	const json_t *at;
+	enum schema_style style;
 	uint32_t rule;
 	struct schema_rule *next;
 };
@@ -204,13 +208,19 @@ struct schema {
 	unsigned n_merged, n_read;
 	json_t *owned; /* list of schemas made here, the first is {"type": "string"} */
 	struct schema_rule *rule[256]; /* of $ref's targets, by address */
-	uint32_t any, text; /* rules + 1 of STYLE_GEMMA */
+	uint32_t any; /* rule + 1 of any value in STYLE_GEMMA */
 };
 
 void schema_init(struct schema *s, struct gb *b, const json_t *root, const char *where);
 void schema_fini(struct schema *s);
 /* What the schema allows. */
 gnode schema_node(struct schema *s, const json_t *schema);
+/*
+ * The properties of an object schema between tags: each is before[0] name before[1] value after,
+ * in the order of declaration, others are not allowed.
+ */
+gnode schema_tagged(struct schema *s, const json_t *schema, const char *const before[2],
+		    const char *after);
 /* Fails with the place: the path, then `keyword` if not NULL. Returns 0. */
 gnode schema_bad(struct schema *s, const char *keyword, int rc, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

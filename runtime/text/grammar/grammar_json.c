@@ -327,50 +327,94 @@ gnode gj_key_except(struct gb *b, struct gstr *v, size_t n)
 	return gb_seq(b, gb_lit(b, "\""), other_key(b, v, k, 0, 0));
 }
 
-/* ---- text up to something -------------------------------------------------------------------- */
+/* ---- text without something ------------------------------------------------------------------ */
 
-gnode gj_text_without(struct gb *b, const char *end)
+#define PREFIX_MAX 64
+
+/* The beginnings of the texts to be avoided, the empty one first: states of Aho and Corasick. */
+struct prefixes {
+	const char *s[PREFIX_MAX];
+	size_t len[PREFIX_MAX];
+	bool whole[PREFIX_MAX];
+	size_t n;
+};
+
+/* The state of s[0..n): its longest end that is a beginning. */
+static size_t state_of(const struct prefixes *p, const char *s, size_t n)
 {
-
-	size_t n = strlen(end), i;
-	uint32_t rule[64] = {0};
-
-	for (i = 0; i < 4 && b->without[i].end; i++) {
-		if (!strcmp(b->without[i].end, end))
-			return gb_call(b, b->without[i].rule);
+	for (;; s++, n--) {
+		for (size_t i = 0; i < p->n; i++) {
+			if (p->len[i] == n && !memcmp(p->s[i], s, n))
+				return i;
+		}
 	}
-	if (i == 4 || n > 63) {
-		gb_fail(b, -E2BIG, "grammar: too many kinds of text: use fewer");
+}
+
+static gnode avoid_from(struct gb *b, const struct prefixes *p, const uint32_t *rule, size_t at)
+{
+	gnode alt[PREFIX_MAX + 2];
+	struct cpset others = {0};
+	bool seen[128] = {false};
+	char text[PREFIX_MAX + 1];
+	size_t k = 0, to;
+	int rc = cpset_add(&others, 0xd800, 0xdfff);
+
+	alt[k++] = gb_empty(b);
+	for (size_t i = 1; i < p->n && !rc; i++) {
+		uint8_t c = (uint8_t)p->s[i][p->len[i] - 1];
+
+		if (seen[c])
+			continue;
+		seen[c] = true;
+		rc = cpset_add(&others, c, c);
+		memcpy(text, p->s[at], p->len[at]);
+		text[p->len[at]] = (char)c;
+		to = state_of(p, text, p->len[at] + 1);
+		if (!p->whole[to])
+			alt[k++] = gb_seq(b, gb_range(b, c, c), gb_call(b, rule[to]));
+	}
+	if (!rc)
+		rc = cpset_invert(&others);
+	if (rc)
+		gb_fail(b, rc, "grammar: out of memory: free some");
+	else
+		alt[k++] = gb_seq(b, gb_class(b, &others, false), gb_call(b, rule[0]));
+	cpset_free(&others);
+	return b->rc ? 0 : gb_list(b, GN_ALT, alt, k);
+}
+
+gnode gj_text_without(struct gb *b, const char *const *texts)
+{
+	const char *const *avoid = texts;
+	struct prefixes p = {.s = {""}, .n = 1};
+	uint32_t rule[PREFIX_MAX];
+	size_t slot;
+
+	for (slot = 0; slot < 4 && b->without[slot].avoid; slot++) {
+		if (b->without[slot].avoid == texts)
+			return gb_call(b, b->without[slot].rule);
+	}
+	for (; *avoid; avoid++) {
+		for (size_t len = 1; len <= strlen(*avoid); len++) {
+			size_t i = state_of(&p, *avoid, len);
+
+			if (p.len[i] != len) {
+				i = p.n++;
+				p.s[i] = *avoid;
+				p.len[i] = len;
+			}
+			p.whole[i] |= !(*avoid)[len];
+		}
+	}
+	for (size_t i = 0; i < p.n; i++)
+		rule[i] = gb_rule(b);
+	for (size_t i = 0; i < p.n && !b->rc; i++)
+		gb_define(b, rule[i], p.whole[i] ? 0 : avoid_from(b, &p, rule, i));
+	if (b->rc)
 		return 0;
+	if (slot < 4) {
+		b->without[slot].avoid = texts;
+		b->without[slot].rule = rule[0];
 	}
-	for (size_t k = 0; k < n; k++)
-		rule[k] = gb_rule(b);
-	/* after end[0 .. k) a thread goes on, begins anew, or is back in other text */
-	for (size_t k = 0; k < n && !b->rc; k++) {
-		uint32_t first = (uint8_t)end[0], here = (uint8_t)end[k];
-		struct cpset others = {0};
-		int rc = cpset_add(&others, first, first);
-
-		if (!rc)
-			rc = cpset_add(&others, here, here);
-		if (!rc)
-			rc = cpset_add(&others, 0xd800, 0xdfff);
-		if (!rc)
-			rc = cpset_invert(&others);
-		if (rc)
-			gb_fail(b, rc, "grammar: out of memory: free some");
-		else
-			gb_define(
-				b, rule[k],
-				gb_alt(b, gb_empty(b),
-				       gb_seq(b, gb_class(b, &others, false), gb_call(b, rule[0])),
-				       k ? gb_seq(b, gb_bytes(b, end, 1), gb_call(b, rule[1])) : 0,
-				       k + 1 < n ? gb_seq(b, gb_bytes(b, end + k, 1),
-							  gb_call(b, rule[k + 1]))
-						 : 0));
-		cpset_free(&others);
-	}
-	b->without[i].end = end;
-	b->without[i].rule = rule[0];
-	return b->rc ? 0 : gb_call(b, rule[0]);
+	return gb_call(b, rule[0]);
 }

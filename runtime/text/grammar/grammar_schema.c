@@ -17,6 +17,9 @@
 #define DEPTH_MAX 128
 
 static const char gemma_quote[] = "<|\"|>";
+static const char *const no_quote[] = {gemma_quote, NULL};
+/* What ends a value between tags, as readers see it. */
+static const char *const no_tag[] = {"</parameter>", "\n<parameter=", "\n</function>", NULL};
 
 static gnode read_schema(struct schema *s, const json_t *x);
 
@@ -83,6 +86,8 @@ static gnode comma(struct schema *s)
 
 static gnode quote(struct schema *s)
 {
+	if (s->style == STYLE_RAW)
+		return gb_empty(s->b);
 	return gemma(s) ? gb_mark(s->b, gemma_quote) : gb_lit(s->b, "\"");
 }
 
@@ -93,9 +98,9 @@ static gnode quoted(struct schema *s, gnode text)
 
 static gnode any_string(struct schema *s)
 {
-	if (!gemma(s))
+	if (s->style == STYLE_JSON)
 		return gj_string(s->b);
-	return quoted(s, gj_text_without(s->b, gemma_quote));
+	return quoted(s, gj_text_without(s->b, gemma(s) ? no_quote : no_tag));
 }
 
 /* A character of a string whose length counts. */
@@ -104,7 +109,7 @@ static gnode string_char(struct schema *s)
 	struct cprange r[] = {{0, ';'}, {'=', 0xd7ff}, {0xe000, 0x10ffff}};
 	struct cpset no_less = {.v = r, .n = 3};
 
-	return gemma(s) ? gb_class(s->b, &no_less, false) : gj_char(s->b);
+	return s->style == STYLE_JSON ? gj_char(s->b) : gb_class(s->b, &no_less, false);
 }
 
 /* The name of a property, as it stands before the colon. */
@@ -160,6 +165,8 @@ static gnode any_value(struct schema *s)
 	uint32_t r;
 	gnode self;
 
+	if (s->style == STYLE_RAW)
+		return any_string(s);
 	if (!gemma(s))
 		return gj_value(b);
 	if (!s->any) {
@@ -185,7 +192,7 @@ static gnode literal(struct schema *s, const json_t *v, int depth)
 	size_t i;
 	gnode r;
 
-	if (!gemma(s))
+	if (s->style == STYLE_JSON || (s->style == STYLE_RAW && !json_is_string(v)))
 		return gj_literal(s->b, v, 0);
 	if (depth > DEPTH_MAX / 2)
 		return schema_bad(s, NULL, -E2BIG, "a value nested too deeply: make it flatter");
@@ -361,7 +368,7 @@ static gnode string_text(struct schema *s, const json_t *x)
 	if (pattern) {
 		s->b->e = &why;
 		r = gb_regex(s->b, json_string_value(pattern), json_string_length(pattern), true,
-			     !gemma(s));
+			     s->style == STYLE_JSON);
 		s->b->e = outer;
 		if (s->b->rc) {
 			int rc = s->b->rc;
@@ -379,7 +386,7 @@ static gnode string_text(struct schema *s, const json_t *x)
 		return r;
 	}
 	if (format) {
-		r = gb_regex(s->b, format, strlen(format), false, !gemma(s));
+		r = gb_regex(s->b, format, strlen(format), false, s->style == STYLE_JSON);
 		/* formats may be ignored, lengths must not */
 		if (r && (min || max != GB_INF))
 			r = with_length(s, r, min, max);
@@ -659,8 +666,7 @@ static gnode read_object(struct schema *s, const json_t *x)
 	}
 	if (json_object_size(patterns)) {
 		o.more = read_patterns(s, x, patterns);
-	} else if (!json_is_false(more) &&
-		   (more || !((s->closed || gemma(s)) && json_object_size(props)))) {
+	} else if (!json_is_false(more) && (more || !((s->closed || gemma(s)) && props))) {
 		value = !more || json_is_true(more)
 				? any_value(s)
 				: read_at(s, more, "additionalProperties", NULL);
@@ -788,7 +794,7 @@ static gnode one_of_values(struct schema *s, const json_t *values, int types)
 	json_array_foreach ((json_t *)values, i, v) {
 		if (!has_type(v, types))
 			continue;
-		if (json_is_string(v) && !gemma(s)) {
+		if (json_is_string(v) && s->style == STYLE_JSON) {
 			text[k].s = json_dumps(v, JSON_ENCODE_ANY);
 			if (!text[k].s) {
 				no_memory(s);
@@ -875,6 +881,7 @@ static int implied_types(const json_t *x)
 
 static gnode by_types(struct schema *s, const json_t *x, int types)
 {
+	enum schema_style outer = s->style;
 	struct gb *b = s->b;
 	struct list l = {0};
 
@@ -884,10 +891,12 @@ static gnode by_types(struct schema *s, const json_t *x, int types)
 		types &= ~TY_INTEGER;
 	if (types & TY_STRING)
 		list_add(s, &l, read_string(s, x));
+	s->style = outer == STYLE_RAW ? STYLE_JSON : outer;
 	if (types & TY_OBJECT)
 		list_add(s, &l, read_object(s, x));
 	if (types & TY_ARRAY)
 		list_add(s, &l, read_array(s, x));
+	s->style = outer;
 	if (types & (TY_NUMBER | TY_INTEGER))
 		list_add(s, &l, read_number(s, x, !(types & TY_NUMBER)));
 	if (types & TY_BOOL)
@@ -908,13 +917,13 @@ static gnode read_reference(struct schema *s, const char *ref)
 		return 0;
 	head = &s->rule[((uintptr_t)target >> 4) & 255];
 	for (r = *head; r; r = r->next) {
-		if (r->at == target)
+		if (r->at == target && r->style == s->style)
 			return gb_call(s->b, r->rule);
 	}
 	r = malloc(sizeof(*r));
 	if (!r)
 		return no_memory(s);
-	*r = (struct schema_rule){target, gb_rule(s->b), *head};
+	*r = (struct schema_rule){target, s->style, gb_rule(s->b), *head};
 	*head = r;
 	memcpy(path, s->path, sizeof(path));
 	snprintf(s->path, sizeof(s->path), "%s", ref + 1);
@@ -1012,6 +1021,44 @@ static gnode read_schema(struct schema *s, const json_t *x)
 		r = gb_call(s->b, rule);
 	}
 	return r;
+}
+
+gnode schema_tagged(struct schema *s, const json_t *x, const char *const before[2],
+		    const char *after)
+{
+	json_t *props = json_object_get(x, "properties"), *v;
+	const json_t *required = json_object_get(x, "required");
+	gnode all = gb_empty(s->b), *one = calloc(json_object_size(props) + 1, sizeof(*one));
+	bool *needed = calloc(json_object_size(props) + 1, sizeof(*needed));
+	const char *name;
+	size_t n = 0, i;
+
+	if (!one || !needed)
+		no_memory(s);
+	s->style = STYLE_RAW;
+	json_object_foreach (props, name, v) {
+		if (s->b->rc)
+			break;
+		needed[n] = is_required(required, name);
+		one[n++] = gb_seq(s->b, gb_lit(s->b, before[0]), gb_lit(s->b, name),
+				  gb_lit(s->b, before[1]), read_at(s, v, "properties", name),
+				  gb_lit(s->b, after));
+	}
+	while (n-- && !s->b->rc) {
+		uint32_t r = gb_rule(s->b);
+
+		gb_define(s->b, r, gb_alt(s->b, gb_seq(s->b, one[n], all), needed[n] ? 0 : all));
+		all = gb_call(s->b, r);
+	}
+	json_array_foreach ((json_t *)required, i, v) {
+		if (json_is_string(v) && !json_object_get(props, json_string_value(v)))
+			schema_bad(s, "required", -EINVAL,
+				   "%.60s is required but there is no such property",
+				   json_string_value(v));
+	}
+	free(one);
+	free(needed);
+	return s->b->rc ? 0 : all;
 }
 
 gnode schema_node(struct schema *s, const json_t *x)
