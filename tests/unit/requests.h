@@ -61,7 +61,7 @@ static inline bool rng_chance(struct rng *r, int percent)
 
 struct told {
 	int32_t id[TOLD_TOKENS];
-	uint64_t hash[TOLD_TOKENS]; /* of the logits that id was drawn from */
+	uint64_t hash[TOLD_TOKENS]; /* of the logits that id was drawn from, and of logprobs */
 	int bytes[TOLD_TOKENS]; /* text given out up to and including that id */
 	int n, len;
 	char text[TOLD_BYTES];
@@ -120,6 +120,9 @@ static inline void told_event(struct told *t, int vocab, const struct engine_eve
 			return;
 		}
 		t->hash[t->n] = fnv1a(FNV_START, ev->logits, vocab * sizeof(*ev->logits));
+		if (ev->n_logprobs)
+			t->hash[t->n] = fnv1a(t->hash[t->n], ev->logprobs,
+					      ev->n_logprobs * sizeof(*ev->logprobs));
 		t->bytes[t->n] = t->len;
 		t->id[t->n++] = ev->id;
 		break;

@@ -542,6 +542,173 @@ static void test_admission(const char *backend)
 	engine_close(en);
 }
 
+/* ---- what a draw is bound to ----------------------------------------------------------------- */
+
+struct bound {
+	struct run run;
+	int asked; /* times that the mask was asked for */
+	int seen; /* ids told so far, replayed ones included */
+	int misplaced; /* asked when not all ids had been told */
+	int only; /* > 0: after so many ids nothing may follow */
+	uint64_t mask[64]; /* of 4096 ids */
+	int n_logprobs, bad_logprobs;
+};
+
+/* Every third id, beginning elsewhere each time. */
+static const uint64_t *every_third(void *ctx, struct request *req)
+{
+	struct bound *b = ctx;
+
+	b->misplaced += b->seen != req->n_generated;
+	b->asked++;
+	memset(b->mask, 0, sizeof(b->mask));
+	for (int i = b->seen % 3; i < 4096 && !(b->only && b->seen >= b->only); i += 3)
+		b->mask[i / 64] |= (uint64_t)1 << i % 64;
+	return b->mask;
+}
+
+static void on_bound(void *ctx, struct request *req, const struct engine_event *ev)
+{
+	struct bound *b = ctx;
+
+	b->seen += ev->kind == ENGINE_TOKEN || ev->kind == ENGINE_REPLAYED;
+	if (ev->kind == ENGINE_TOKEN) {
+		b->n_logprobs += ev->n_logprobs;
+		b->bad_logprobs += ev->n_logprobs && (ev->logprobs[0].id != ev->id ||
+						      !(ev->logprobs[0].logprob <= 0));
+	}
+	on_event(&b->run, req, ev);
+}
+
+static struct request_params bound_params(const struct prompt *p, struct bound *b, int n)
+{
+	struct request_params q = params(p, &b->run, n);
+
+	memset(b, 0, sizeof(*b));
+	q.ctx = b;
+	q.on_event = on_bound;
+	q.mask = every_third;
+	return q;
+}
+
+static void test_bound(struct engine *en, const char *backend)
+{
+	static struct bound whole, rest;
+	const struct logit_bias bias[] = {{9, 1000}},
+				beyond[] = {{3, 1}, {engine_info(en)->vocab, 1}};
+	struct request_params q;
+	struct prompt p;
+	struct err e;
+	bool ok = true;
+
+	random_prompt(&p, 30, engine_info(en)->vocab);
+	q = bound_params(&p, &whole, 20);
+	q.n_logprobs = 3;
+	engine_submit(en, &q, NULL, NULL);
+	drain(en);
+	for (int i = 0; i < whole.run.n; i++)
+		ok &= whole.run.id[i] % 3 == i % 3;
+	CHECK(ok && whole.run.n == 20 && whole.asked == 20 && !whole.misplaced,
+	      "%s: a mask is asked for before each draw, and kept to", backend);
+	CHECK(whole.n_logprobs == 20 * 4 && !whole.bad_logprobs,
+	      "%s: each id with its log-probability and three more", backend);
+	for (int k = 0; k <= 20; k += 7) {
+		q = bound_params(&p, &rest, 20);
+		q.posted = whole.run.id;
+		q.n_posted = k;
+		q.posted_bytes = UINT64_MAX;
+		engine_submit(en, &q, NULL, NULL);
+		drain(en);
+		CHECK(rest.run.n == 20 - k && rest.asked == 20 - k && !rest.misplaced &&
+			      rest.seen == 20 &&
+			      !memcmp(rest.run.id, whole.run.id + k, rest.run.n * sizeof(int32_t)),
+		      "%s: %d replayed ids are told and not asked for", backend, k);
+	}
+	q = bound_params(&p, &rest, 20);
+	rest.only = 6;
+	engine_submit(en, &q, NULL, NULL);
+	drain(en);
+	CHECK(rest.run.n == 6 && rest.run.done.finish == FINISH_STOP,
+	      "%s: where nothing may follow the answer ends", backend);
+	q = bound_params(&p, &rest, 5);
+	q.mask = NULL;
+	q.bias = bias;
+	q.n_bias = 1;
+	engine_submit(en, &q, NULL, NULL);
+	drain(en);
+	ok = true;
+	for (int i = 0; i < rest.run.n; i++)
+		ok &= rest.run.id[i] == 9;
+	CHECK(ok && rest.run.n == 5 && !rest.n_logprobs, "%s: a bias decides", backend);
+	q.bias = beyond;
+	q.n_bias = 2;
+	CHECK(engine_submit(en, &q, NULL, &e) == -EINVAL && !strncmp(e.msg, "logit_bias: ", 12),
+	      "%s: %s", backend, e.msg);
+	q.n_bias = 0;
+	q.n_logprobs = 21;
+	CHECK(engine_submit(en, &q, NULL, &e) == -EINVAL, "%s: %s", backend, e.msg);
+}
+
+/* Special tokens in the text, but never the one that ends the answer. */
+static void test_special_text(const char *backend)
+{
+	struct engine_opts o = {.model = "tools/demo/model",
+				.backend = backend,
+				.kv_type = -1,
+				.ctx = 128};
+	static struct run with, without;
+	struct engine *en;
+	struct ids prompt = {0};
+	struct prompt p;
+	struct request_params q;
+	int32_t start, end;
+	struct err e = {""};
+
+	REQUIRE(!engine_open(&en, &o, &e), "opens %s", e.msg);
+	start = tokenizer_find(engine_tokenizer(en), "<|im_start|>");
+	end = tokenizer_find(engine_tokenizer(en), "<|im_end|>");
+	tokenizer_encode(engine_tokenizer(en), "hello", 5, 0, &prompt, &e);
+	p.n = (int)prompt.n;
+	memcpy(p.id, prompt.v, prompt.n * sizeof(*prompt.v));
+	for (int special = 0; special < 2; special++) {
+		struct run *r = special ? &with : &without;
+		int32_t posted[] = {start, p.id[0], end};
+
+		memset(r, 0, sizeof(*r));
+		q = params(&p, r, 10);
+		q.sampling.ignore_eos = false;
+		q.special_text = special;
+		q.posted = posted;
+		q.n_posted = 2;
+		q.posted_bytes = UINT64_MAX;
+		q.max_tokens = 3;
+		q.bias = &(struct logit_bias){end, 1000};
+		q.n_bias = 1;
+		engine_submit(en, &q, NULL, NULL);
+		drain(en);
+		CHECK(r->ended && r->n == 1 && r->id[0] == end && !r->len &&
+			      r->done.finish == FINISH_STOP,
+		      "%s: the end of the answer is not spelt%s", backend,
+		      special ? ", where special tokens are" : "");
+	}
+	for (int special = 0; special < 2; special++) {
+		struct run *r = special ? &with : &without;
+
+		memset(r, 0, sizeof(*r));
+		q = params(&p, r, 2);
+		q.special_text = special;
+		q.bias = &(struct logit_bias){start, 1000};
+		q.n_bias = 1;
+		engine_submit(en, &q, NULL, NULL);
+		drain(en);
+	}
+	CHECK(without.n == 2 && !without.len && with.len == 24 &&
+		      !memcmp(with.text, "<|im_start|><|im_start|>", 24),
+	      "%s: special tokens are spelt where that is asked for", backend);
+	ids_free(&prompt);
+	engine_close(en);
+}
+
 int main(void)
 {
 	static const char *const backends[] = {"ref", "cpu"};
@@ -560,6 +727,8 @@ int main(void)
 		test_replay(en, backends[i]);
 		test_stop(en, backends[i]);
 		test_cancel(en, backends[i]);
+		test_bound(en, backends[i]);
+		test_special_text(backends[i]);
 		test_park(en, backends[i]);
 		engine_close(en);
 	}

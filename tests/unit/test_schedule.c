@@ -60,6 +60,9 @@ struct turn {
 	uint8_t generated[CTX]; /* which of it are answers of the turns before */
 	int n, n_history, max_tokens;
 	struct sampling sampling;
+	bool masked;
+	int n_logprobs, n_bias;
+	struct logit_bias bias[2];
 	struct told lonely;
 };
 
@@ -127,6 +130,29 @@ static struct engine *open_engine(const struct universe *u, const struct engine_
 	return en;
 }
 
+/* What may follow these ids: hardly anything, half of all, or nearly everything. */
+static const uint64_t *mask_after(const int32_t *ids, int n)
+{
+	static uint64_t mask[VOCAB / 64];
+	struct rng r = {.x = (uint64_t)n << 40 ^ (uint64_t)ids[n - 1] << 20 ^
+			     (uint64_t)ids[n > 1 ? n - 2 : 0]};
+	int kind = rng_below(&r, 4);
+
+	if (!kind)
+		return NULL;
+	for (int i = 0; i < VOCAB / 64; i++)
+		mask[i] = kind == 1   ? (uint64_t)(i == 2) << 7
+			  : kind == 2 ? rng_next(&r)
+				      : rng_next(&r) | rng_next(&r) | rng_next(&r);
+	mask[0] |= 1 << 5;
+	return mask;
+}
+
+static const uint64_t *on_mask(void *ctx, struct request *r)
+{
+	return mask_after(r->session->ids, r->session->n_ids);
+}
+
 static void on_lonely(void *ctx, struct request *r, const struct engine_event *ev)
 {
 	told_event(ctx, VOCAB, ev);
@@ -139,7 +165,10 @@ static struct request_params turn_params(const struct turn *t)
 				       .n_history = t->n_history,
 				       .generated = t->generated,
 				       .max_tokens = t->max_tokens,
-				       .n_logprobs = -1,
+				       .n_logprobs = t->n_logprobs,
+				       .bias = t->bias,
+				       .n_bias = t->n_bias,
+				       .mask = t->masked ? on_mask : NULL,
 				       .sampling = t->sampling};
 }
 
@@ -169,7 +198,9 @@ static bool lonely_is_right(const struct kind *k, const struct turn *t)
 	int32_t ids[CTX];
 	uint8_t generated[CTX];
 	float logits[VOCAB];
+	struct token_logprob logprobs[1 + ENGINE_MAX_LOGPROBS];
 	struct sampler s = {0};
+	uint64_t hash;
 	int n = t->n;
 	bool ok = !sampler_init(&s, VOCAB, NULL);
 
@@ -178,16 +209,26 @@ static bool lonely_is_right(const struct kind *k, const struct turn *t)
 	for (int i = 0; ok && i < t->lonely.n; i++, n++) {
 		witness_logits(&no_taste, ids, k->split_classes ? generated : NULL, n, k->state,
 			       VOCAB, logits);
+		if (t->n_logprobs >= 0)
+			sampler_observe(&s, logits);
 		ids[n] = sampler_pick(&s,
 				      &(struct draw){.sampling = &t->sampling,
+						     .bias = t->bias,
+						     .n_bias = t->n_bias,
+						     .mask = t->masked ? mask_after(ids, n) : NULL,
 						     .history = ids,
 						     .n_history = n,
 						     .n_generated = i,
 						     .position = n},
 				      logits);
 		generated[n] = 1;
-		ok = ids[n] == t->lonely.id[i] &&
-		     fnv1a(FNV_START, logits, sizeof(logits)) == t->lonely.hash[i];
+		hash = fnv1a(FNV_START, logits, sizeof(logits));
+		if (t->n_logprobs >= 0) {
+			int m = sampler_logprobs(&s, ids[n], t->n_logprobs, logprobs);
+
+			hash = fnv1a(hash, logprobs, m * sizeof(*logprobs));
+		}
+		ok = ids[n] == t->lonely.id[i] && hash == t->lonely.hash[i];
 	}
 	sampler_free(&s);
 	return ok;
@@ -256,6 +297,12 @@ static bool make_universe(struct universe *u, const struct kind *k, int64_t numb
 			if (t->n + t->max_tokens > CTX)
 				t->max_tokens = CTX - t->n;
 			t->sampling = random_sampling(&r);
+			t->masked = rng_chance(&r, 30);
+			t->n_logprobs = rng_chance(&r, 20) ? rng_below(&r, 8) : -1;
+			t->n_bias = rng_chance(&r, 15) ? 2 : 0;
+			for (int b = 0; b < t->n_bias; b++)
+				t->bias[b] = (struct logit_bias){rng_below(&r, VOCAB),
+								 rng_range(&r, -8, 8)};
 			if (!run_lonely(u, t) || (!k->backend && !lonely_is_right(k, t)))
 				return false;
 			if (i + 1 == v->n_turns || t->n + t->lonely.n + 40 > CTX) {
