@@ -153,7 +153,7 @@ $(CTL_LIB): $(call obj,$(CTL_SRC)) $(O)/.sources
 $(O)/llmdev-gateway.a: $(call obj,$(HTTP_SRC)) $(O)/.sources
 	$(archive)
 # The page is a part of the program.
-$(O)/runtime/http/page.o: runtime/http/page/index.html
+$(O)/runtime/http/page.o: runtime/http/page/index.html docs/openapi.json
 
 define link
 	$(say) LD $@

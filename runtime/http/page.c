@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * GET /: the chat page, one file that is part of the program (page/index.html). Its only script and
+ * Two files that are part of the program. GET /: the chat page (page/index.html). Its only script and
  * its only style are named by a number that is new in every reply, so nothing that a model says can
- * become a script even if the page had a mistake.
+ * become a script even if the page had a mistake. GET /openapi.json: what all endpoints take and give.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -11,16 +11,18 @@
 
 #include "http/gateway.h"
 
-/* The build runs in the tree's root, which is where the path begins. */
-__asm__(".section .rodata\n"
-	".global llmdev_page\n"
-	".global llmdev_page_end\n"
-	"llmdev_page:\n"
-	".incbin \"runtime/http/page/index.html\"\n"
-	"llmdev_page_end:\n"
-	".byte 0\n"
-	".previous\n");
-extern const char llmdev_page[], llmdev_page_end[];
+/* The build runs in the tree's root, which is where the paths begin. */
+#define FILE_IN_PROGRAM(name, path)                                                                \
+	__asm__(".section .rodata\n"                                                               \
+		".global " #name "\n"                                                              \
+		".global " #name "_end\n" #name ":\n"                                              \
+		".incbin \"" path "\"\n" #name "_end:\n"                                           \
+		".byte 0\n"                                                                        \
+		".previous\n");                                                                    \
+	extern const char name[], name##_end[]
+
+FILE_IN_PROGRAM(llmdev_page, "runtime/http/page/index.html");
+FILE_IN_PROGRAM(llmdev_openapi, "docs/openapi.json");
 
 /* 128 random bits in hex; false: the system has none. */
 static bool make_nonce(char out[static 33])
@@ -68,7 +70,14 @@ static void handle_page(struct request *rq)
 	reply_buf(rq, 200, "text/html; charset=utf-8", &out);
 }
 
+static void handle_openapi(struct request *rq)
+{
+	reply_bytes(rq, 200, "application/json", llmdev_openapi,
+		    llmdev_openapi_end - llmdev_openapi);
+}
+
 const struct route page_routes[] = {
 	{"GET", "/", ROUTE_OPEN, handle_page},
+	{"GET", "/openapi.json", ROUTE_OPEN, handle_openapi},
 	{0},
 };
