@@ -394,6 +394,7 @@ struct val format_percent(struct rt *r, struct str *f, struct val args)
 
 static void parse_spec(struct rt *r, struct str *s, struct spec *f)
 {
+	bool filled = false;
 	size_t i = 0, n = 0;
 
 	*f = (struct spec){.fill = {.p = " ", .len = 1, .ascii = 1}, .precision = -1};
@@ -401,6 +402,7 @@ static void parse_spec(struct rt *r, struct str *s, struct spec *f)
 		n = (size_t)utf8_skip(s->p);
 	if (s->len > n && strchr("<>^=", s->p[n]) && s->p[n]) {
 		f->fill = *str_sub(r, s, 0, n);
+		filled = true;
 		f->align = s->p[n];
 		i = n + 1;
 	} else if (s->len && strchr("<>^=", *s->p) && *s->p) {
@@ -417,10 +419,10 @@ static void parse_spec(struct rt *r, struct str *s, struct spec *f)
 	}
 	if (i < s->len && s->p[i] == '0') {
 		f->zero = true;
-		if (!f->align) {
-			f->align = '=';
+		if (!filled)
 			f->fill.p = "0";
-		}
+		if (!f->align)
+			f->align = '=';
 		i++;
 	}
 	for (; i < s->len && isdigit((uint8_t)s->p[i]) && f->width <= MAX_WIDTH; i++)

@@ -141,7 +141,7 @@ struct list *str_split_space(struct rt *r, struct str *s, int64_t max)
 		size_t end = at;
 
 		if (max >= 0 && (int64_t)l->n >= max) {
-			list_push(r, l, v_str(str_sub(r, s, at, u_strip_right(s, at, s->len))));
+			list_push(r, l, v_str(str_sub(r, s, at, s->len)));
 			break;
 		}
 		while (end < s->len && !u_space(u_get(s, end, &n)))
@@ -191,7 +191,7 @@ static struct list *rsplit_space(struct rt *r, struct str *s, int64_t max)
 	charge_bytes(r, s->len);
 	while (end) {
 		if (max >= 0 && (int64_t)l->n >= max) {
-			list_push(r, l, v_str(str_sub(r, s, u_strip_left(s, 0, end), end)));
+			list_push(r, l, v_str(str_sub(r, s, 0, end)));
 			break;
 		}
 		for (at = end; at;) {

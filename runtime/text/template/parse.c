@@ -51,6 +51,7 @@ static int statements(struct parser *p, const char *const *ends, struct node ***
 			p->at++;
 			x->a = parse_tuple(p, true, NULL);
 			tok_expect(p, T_VAR_END, "end of print statement");
+			parse_check_names(p);
 			parse_push(p, list, n, x);
 			break;
 		case T_BLOCK_BEGIN:
@@ -59,6 +60,7 @@ static int statements(struct parser *p, const char *const *ends, struct node ***
 			if (end >= 0)
 				return end;
 			x = statement(p);
+			parse_check_names(p);
 			parse_push(p, list, n, x);
 			tok_expect(p, T_BLOCK_END, "end of statement block");
 			break;
@@ -75,6 +77,7 @@ static int body(struct parser *p, const char *const *ends, struct node ***list, 
 
 	tok_skip_op(p, ":");
 	tok_expect(p, T_BLOCK_END, "end of statement block");
+	parse_check_names(p);
 	if (++p->depth > MAX_NESTED)
 		parse_fail(p, now(p)->line, "nested more than %d deep", MAX_NESTED);
 	end = statements(p, ends, list, n);
@@ -222,8 +225,10 @@ static void macro_body(struct parser *p, struct node *n, const char *const *ends
 	}
 	for (int i = 0; i < n->macro->n; i++) {
 		if (n->macro->param[i] == p->t->sym_caller) {
+			bool uses = n->macro->caller;
+
 			n->macro->caller = false;
-			if (!n->macro->def[i])
+			if (uses && !n->macro->def[i])
 				parse_fail(p, n->line,
 					   "the \"caller\" argument must be omitted or be given a "
 					   "default");
@@ -400,7 +405,7 @@ static struct node *statement(struct parser *p)
 	parse_fail(p, t->line, "encountered unknown tag '%s'", buf);
 }
 
-void parse_body(struct parser *p)
+static void parse_template(struct parser *p)
 {
 	struct node *n = parse_node(p, S_SCOPE);
 
@@ -438,7 +443,7 @@ int tmpl_compile(struct tmpl **out, const char *source, size_t len, struct err *
 	t->sym_caller = parse_symbol(&p, "caller", 6);
 	t->sym_varargs = parse_symbol(&p, "varargs", 7);
 	t->sym_kwargs = parse_symbol(&p, "kwargs", 6);
-	parse_body(&p);
+	parse_template(&p);
 	*out = t;
 	return 0;
 }

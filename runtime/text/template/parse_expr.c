@@ -175,6 +175,15 @@ static void deeper(struct parser *p)
 		parse_fail(p, now(p)->line, "nested more than %d deep", MAX_DEPTH);
 }
 
+void parse_check_names(struct parser *p)
+{
+	const struct node *n = p->unknown;
+
+	if (n)
+		parse_fail(p, n->line, "no %s named '%.*s'", n->kind == N_TEST ? "test" : "filter",
+			   (int)n->k.s->len, n->k.s->p);
+}
+
 /* ---- calls, filters, tests --------------------------------------------------------------------- */
 
 static struct call_args *call_args(struct parser *p)
@@ -258,8 +267,8 @@ struct node *parse_filters(struct parser *p, struct node *of)
 		n->a = of;
 		n->k = v_str(parse_str(p, t->p, t->len));
 		n->fn = find_filter(t->p, t->len);
-		if (!n->fn && !p->soft)
-			parse_fail(p, t->line, "no filter named '%.*s'", (int)t->len, t->p);
+		if (!n->fn && !p->soft && !p->unknown)
+			p->unknown = n;
 		if (tok_is_op(p, "(")) {
 			n->args = call_args(p);
 			for (int i = 0; i < n->args->n; i++)
@@ -285,8 +294,8 @@ static struct node *test(struct parser *p, struct node *of)
 	n->flag = negated;
 	n->k = v_str(parse_str(p, t->p, t->len));
 	n->fn = find_test(t->p, t->len);
-	if (!n->fn && !p->soft)
-		parse_fail(p, t->line, "no test named '%.*s'", (int)t->len, t->p);
+	if (!n->fn && !p->soft && !p->unknown)
+		p->unknown = n;
 	a = now(p);
 	if (tok_is_op(p, "(")) {
 		n->args = call_args(p);
@@ -645,10 +654,13 @@ static struct node *disjunction(struct parser *p)
 
 struct node *parse_expression(struct parser *p, bool with_cond)
 {
+	const struct node *unknown = p->unknown;
 	struct node *n, *c;
 
 	deeper(p);
 	n = disjunction(p);
+	if (with_cond && tok_is_name(p, "if"))
+		p->unknown = unknown;
 	while (with_cond && tok_is_name(p, "if")) {
 		bool soft = p->soft;
 

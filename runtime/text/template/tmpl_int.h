@@ -317,6 +317,7 @@ struct parser {
 	size_t at;
 	int depth, loops;
 	bool soft; /* in a branch that may not be taken: unknown filters fail when they are used */
+	const struct node *unknown; /* the first unknown filter or test that is not in such a branch */
 	int cap_sym, cap_mention;
 	struct macro_def *macro; /* the innermost */
 };
@@ -343,7 +344,8 @@ bool tok_skip_name(struct parser *p, const char *name);
 void tok_expect_op(struct parser *p, const char *op);
 const struct token *tok_expect(struct parser *p, enum tok type, const char *what);
 const char *tok_describe(const struct token *t, char *buf, size_t size);
-void parse_body(struct parser *p);
+/* Fail if a filter or test is unknown. */
+void parse_check_names(struct parser *p);
 /* Append to an array of pointers in the arena; grows it. */
 void parse_push(struct parser *p, struct node ***list, int *n, struct node *x);
 

@@ -135,7 +135,12 @@ static void put_upper(struct rt *r, struct sbuf *b, uint32_t c, const struct str
 			return;
 		}
 	}
-	sb_char(r, b, (uint32_t)towupper_l((wint_t)c, r->t->locale), s, at);
+	/* digraphs such as dz have a letter for titles */
+	if (title && ((c >= 0x1c4 && c <= 0x1cc) || (c >= 0x1f1 && c <= 0x1f3)))
+		c = c < 0x1f1 ? 0x1c5 + (c - 0x1c4) / 3 * 3 : 0x1f2;
+	else
+		c = (uint32_t)towupper_l((wint_t)c, r->t->locale);
+	sb_char(r, b, c, s, at);
 }
 
 /* A capital sigma at the end of a word has a small letter of its own. */
