@@ -20,6 +20,7 @@ struct record {
 	int calls, malformed;
 	int fail_after; /* > 0: the sink fails at that piece */
 	bool bad; /* a rule of output.h was broken */
+	bool cut; /* a piece begins within a character */
 };
 
 static void record_add(struct record *r, const char *s, size_t n)
@@ -43,6 +44,7 @@ static int record_piece(void *ctx, const struct output_piece *p)
 
 	if (r->fail_after && !--r->fail_after)
 		return -EPIPE;
+	r->cut |= p->len && (p->text[0] & 0xc0) == 0x80;
 	if (!p->len || (p->kind == OUTPUT_CALL && p->index != r->calls))
 		r->bad = true;
 	if (r->last != (int)p->kind || p->kind > OUTPUT_REASONING) {

@@ -197,6 +197,22 @@ static const struct answer hermes[] = {
 	 "C a < b, <tool, <<tool_cal <|im_x"},
 	{"XML where JSON was asked for", 0, "<tool_call>\n<function=f>\n</function>\n</tool_call>",
 	 "T f {}"},
+	{"white space within", 0,
+	 "<tool_call> { \"name\" :\t\"f\" ,\r\n\"arguments\" : { } } </tool_call>", "T f {}"},
+	{"a comma too many", 0, CALL(F("{\"i\":1,}")), "M\nC " CALL(F("{\"i\":1,}"))},
+	{"a comma too few", 0, CALL(F("[1 2]")), "M\nC " CALL(F("[1 2]"))},
+	{"no colon", 0, CALL("{\"name\" 1}"), "M\nC " CALL("{\"name\" 1}")},
+	{"wrong escapes", 0, CALL(F("\"\\x\"")) CALL(F("\"\\u12x4\"")) CALL(F("\"\\udc00\"")),
+	 "M\nC " CALL(F("\"\\x\"")) "\nM\nC " CALL(F("\"\\u12x4\"")) "\nM\nC " CALL(
+		 F("\"\\udc00\""))},
+	{"wrong numbers", 0, CALL(F("{\"i\":01}")) CALL(F("{\"i\":1.}")) CALL(F("{\"i\":nan}")),
+	 "M\nC " CALL(F("{\"i\":01}")) "\nM\nC " CALL(F("{\"i\":1.}")) "\nM\nC " CALL(
+		 F("{\"i\":nan}"))},
+	{"exponents", 0, CALL(F("{\"n\":[1E+5,-1.5e-3]}")), "T f {\"n\":[1E+5,-1.5e-3]}"},
+	{"a name with a control character", 0, CALL("{\"name\":\"a\\nb\"}"),
+	 "M\nC " CALL("{\"name\":\"a\\nb\"}")},
+	{"letters in other scripts where JSON ends", 0, "<tool_call>{\xc3\xa9}\xc3\xa9</tool_call>",
+	 "M\nC <tool_call>{\xc3\xa9}\xc3\xa9</tool_call>"},
 };
 
 static const struct answer think[] = {
@@ -294,6 +310,15 @@ static const struct answer qwen_xml[] = {
 	{"a call closes the block", OPEN, "Hm\n\n" X("") "\n", "R Hm\nT f {}"},
 	{"without tools", NO_TOOLS, X(""), "C " X("")},
 	{"Nemotron: an empty block", 0, "<think></think>" X("") "\n<|im_end|>", "T f {}"},
+	{"blanks in the tags", 0, "<function= f ><parameter= s >a</parameter></function>",
+	 "T f {\"s\":\"a\"}"},
+	{"cut off within the closing tag", 0, "<function=f>" P("i", "1") "</func", "T f {\"i\":1}"},
+	{"cut off within a next tag", 0, "<function=f>" P("i", "1") "<para",
+	 "M\nC <function=f>" P("i", "1") "<para"},
+	{"an empty parameter name", 0, "<function=f><parameter=>1</parameter>",
+	 "M\nC <function=f><parameter=>1</parameter>"},
+	{"a parameter name with a newline", 0, "<function=f><parameter=a\n>",
+	 "M\nC <function=f><parameter=a\n>"},
 };
 
 #define Q    "<|\"|>"
@@ -343,6 +368,11 @@ static const struct answer gemma4[] = {
 	 "R Hm.\nT f {}\nT f {\"i\":1}"},
 	{"a call closes a channel", 0, "<|channel>thought\nHm.\n" G(""), "R Hm.\nT f {}"},
 	{"without tools", NO_TOOLS, "A " G("i:1"), "C A " G("i:1")},
+	{"a bare string in quotes", 0, G("s:\"New York\""), "T f {\"s\":\"New York\"}"},
+	{"no comma", 0, G("a:[" Q "x" Q Q "y" Q "]"), "M\nC " G("a:[" Q "x" Q Q "y" Q "]")},
+	{"an empty name", 0, "<|tool_call>call:{}<tool_call|>",
+	 "M\nC <|tool_call>call:{}<tool_call|>"},
+	{"a blank behind the name", 0, "<|tool_call>call:f {}<tool_call|>", "T f {}"},
 };
 
 #define L(args) "{\"name\": \"f\", \"parameters\": " args "}"
@@ -417,6 +447,9 @@ static const struct answer mistral[] = {
 	{"thinking that is cut off", 0, "[THINK]Hm", "R Hm"},
 	{"brackets", 0, "[TOOL] [1] [/THINK", "C [TOOL] [1] [/THINK"},
 	{"without tools", NO_TOOLS, "[TOOL_CALLS]f[ARGS]{}", "C [TOOL_CALLS]f[ARGS]{}"},
+	{"an empty name", 0, "[TOOL_CALLS][ARGS]{}", "M\nC [TOOL_CALLS][ARGS]{}"},
+	{"a name with a newline", 0, "[TOOL_CALLS]f\n[ARGS]{}", "M\nC [TOOL_CALLS]f\n[ARGS]{}"},
+	{"a blank behind the name", 0, "[TOOL_CALLS]f [ARGS] {}", "T f {}"},
 };
 
 #define H(to, body)                                                                                \
@@ -463,12 +496,83 @@ static const struct answer harmony[] = {
 	{"markers within strings", 0, H("functions.f", "{\"s\":\"<|call|>\"}<|call|>"),
 	 "T f {\"s\":\"<|call|>\"}"},
 	{"another channel", 0, "<|channel|>other<|message|>x<|end|>", "C x"},
+	{"text behind the arguments", 0, H("functions.f", "{} x<|call|>"),
+	 "M\nC " H("functions.f", "{} x")},
+	{"cut off within the end of a call", 0, H("functions.f", "{}<|cal"), "T f {}"},
+	{"a header without a text", 0, "<|channel|>analysis<|end|>" FINAL("Yes."),
+	 "C <|channel|>analysis\n\nYes."},
+	{"ends without a text", 0, "<|end|><|end|>Yes.", "C Yes."},
 };
 
 static const struct answer none[] = {
 	{"everything is content", 0, "<think>a</think>" CALL(F("{}")) " <|im_end|>\n",
 	 "C <think>a</think>" CALL(F("{}")) " <|im_end|>\n"},
 };
+
+/* ---- schemas of parameters ----------------------------------------------------------------------- */
+
+static void conversion(const char *schema, const char *text, const char *expected)
+{
+	static const char tool[] = "[{\"name\":\"f\",\"parameters\":{\"properties\":{\"p\":%s},"
+				   "\"$defs\":{\"I\":{\"type\":\"integer\"},\"L\":{\"$ref\":"
+				   "\"#/$defs/L\"},\"a/b\":{\"enum\":[1.5,null]}}}}]";
+	char source[1024], answer[1024], want[1024];
+	struct output_format f = {R(NONE), T(QWEN_XML)};
+	json_t *all = tools;
+
+	snprintf(source, sizeof(source), tool, schema);
+	snprintf(answer, sizeof(answer), "<function=f><parameter=p>%s</parameter></function>",
+		 text);
+	snprintf(want, sizeof(want), "T f {\"p\":%s}", expected);
+	tools = json_loads(source, 0, NULL);
+	CHECK(tools && same(&f, 0, answer, strlen(answer), want, NULL, 0), "%s: %s", schema, text);
+	json_decref(tools);
+	tools = all;
+}
+
+static void conversions(void)
+{
+	static const char *const c[][3] = {
+		{"{\"enum\":[\"a\",\"1\"]}", "1", "\"1\""},
+		{"{\"enum\":[true,null]}", "true", "true"},
+		{"{\"enum\":[true,null]}", "None", "null"},
+		{"{\"enum\":[[1]]}", "[1]", "[1]"},
+		{"{\"const\":1.5}", "1.5", "1.5"},
+		{"{\"const\":3}", "3", "3"},
+		{"{\"type\":\"integer\",\"nullable\":true}", "None", "null"},
+		{"{\"type\":\"integer\"}", " +5 ", "5"},
+		{"{\"type\":\"integer\"}", "-0", "0"},
+		{"{\"type\":\"integer\"}", "-", "\"-\""},
+		{"{\"type\":\"integer\"}", "5.5", "\"5.5\""},
+		{"{\"type\":\"number\"}", ".1", "0.1"},
+		{"{\"type\":\"number\"}", "+1.25", "1.25"},
+		{"{\"type\":\"number\"}", "1e3", "1000"},
+		{"{\"type\":\"number\"}", "1e300", "1e300"},
+		{"{\"type\":\"number\"}", "1e999", "\"1e999\""},
+		{"{\"type\":\"number\"}", "0x10", "\"0x10\""},
+		{"{\"properties\":{}}", "{\"a\":1}", "{\"a\":1}"},
+		{"{\"$ref\":\"#/$defs/I\"}", "5", "5"},
+		{"{\"$ref\":\"#/$defs/a~1b\"}", "1.5", "1.5"},
+		{"{\"$ref\":\"#/$defs/a~1b\"}", "none", "null"},
+		{"{\"$ref\":\"#/$defs/L\"}", "5", "\"5\""},
+		{"{\"$ref\":\"#/$defs/none\"}", "5", "\"5\""},
+		{"{\"$ref\":\"other\"}", "5", "\"5\""},
+		{"{\"anyOf\":[{\"$ref\":\"#/$defs/I\"},{\"type\":\"null\"}]}", "7", "7"},
+		{"{\"allOf\":[{\"$ref\":\"#/$defs/I\"}]}", "7", "7"},
+		{"{\"type\":\"array\"}", "['a', \"b\"]", "[\"a\",\"b\"]"},
+		{"{\"type\":\"array\"}", "[1, 2,]", "[1,2]"},
+		{"{\"type\":\"array\"}", "[1 2]", "\"[1 2]\""},
+		{"{\"type\":\"array\"}", "['a", "\"['a\""},
+		{"{\"type\":\"array\"}", "[1] x", "\"[1] x\""},
+		{"{\"type\":\"object\"}", "{'a' 1}", "\"{'a' 1}\""},
+		{"{\"type\":\"object\"}", "{1: 2}", "\"{1: 2}\""},
+		{"{\"type\":\"object\"}", "{}", "{}"},
+		{"true", "5", "\"5\""},
+	};
+
+	for (size_t i = 0; i < sizeof(c) / sizeof(*c); i++)
+		conversion(c[i][0], c[i][1], c[i][2]);
+}
 
 /* ---- what a table does not show --------------------------------------------------------------- */
 
@@ -706,8 +810,9 @@ static void huge_call(size_t n, size_t part, struct record *r)
 
 static void limits(void)
 {
-	static char deep[3 * OUTPUT_MAX_DEPTH + 200], name[600];
+	static char deep[3 * OUTPUT_MAX_DEPTH + 200], name[1600];
 	struct output_format f = {R(NONE), T(HERMES)}, g = {R(NONE), T(GEMMA4)};
+	struct output_format h = {R(HARMONY), T(HARMONY)};
 	struct record a, b;
 	int n;
 
@@ -744,6 +849,16 @@ static void limits(void)
 		CHECK(a.calls == !over && a.malformed == over, "gemma4: %d levels: %s", d, a.why);
 		record_free(&a);
 	}
+	/* A header that goes on for too long is text, and no character of it is cut in two. */
+	n = sprintf(name, "<|channel|>");
+	while (n < (int)sizeof(name) - 8)
+		n += sprintf(name + n, "\xe4\xbd\xa0");
+	fold(&a, &h, 0, name, (size_t)n, NULL, 0);
+	fold(&b, &h, 0, name, (size_t)n, (size_t[]){700, 1025}, 2);
+	CHECK(a.n == (size_t)n + 2 && !strcmp(a.text, b.text) && !a.cut && !b.cut,
+	      "a header of %d bytes is content", n);
+	record_free(&a);
+	record_free(&b);
 	for (int over = 0; over < 2; over++) {
 		n = sprintf(name, "<tool_call>{\"name\":\"");
 		memset(name + n, 'n', OUTPUT_MAX_NAME + over);
@@ -812,6 +927,7 @@ int main(void)
 	ANSWERS("llama3", R(NONE), T(LLAMA3), llama3);
 	ANSWERS("mistral", R(MISTRAL), T(MISTRAL), mistral);
 	ANSWERS("harmony", R(HARMONY), T(HARMONY), harmony);
+	conversions();
 	ids();
 	sink_errors();
 	all_places();

@@ -60,8 +60,30 @@ static unsigned type_of_value(const json_t *v)
 	}
 }
 
+/* What "#/$defs/NAME" stands for in `root`; NULL: nothing. */
+static const json_t *resolve(const json_t *root, const char *ref)
+{
+	const json_t *v = root;
+	char key[256];
+
+	if (!ref || *ref != '#')
+		return NULL;
+	for (ref++; *ref == '/' && v;) {
+		size_t n = 0;
+
+		for (ref++; *ref && *ref != '/' && n < sizeof(key) - 1; ref++) {
+			key[n++] = *ref;
+			if (*ref == '~' && (ref[1] == '0' || ref[1] == '1'))
+				key[n - 1] = *++ref == '0' ? '~' : '/';
+		}
+		key[n] = 0;
+		v = json_object_get(v, key);
+	}
+	return *ref ? NULL : v;
+}
+
 /* The types that a schema allows, as far as it says so; 0: it does not. */
-static unsigned types_of(const json_t *schema, int depth)
+static unsigned types_of(const json_t *root, const json_t *schema, int depth)
 {
 	static const char *const unions[] = {"anyOf", "oneOf", "allOf"};
 	const json_t *t = json_object_get(schema, "type"), *v;
@@ -76,7 +98,10 @@ static unsigned types_of(const json_t *schema, int depth)
 		types |= type_by_name(json_string_value(v));
 	for (int k = 0; k < 3; k++)
 		json_array_foreach (json_object_get(schema, unions[k]), i, v)
-			types |= types_of(v, depth + 1);
+			types |= types_of(root, v, depth + 1);
+	v = resolve(root, json_string_value(json_object_get(schema, "$ref")));
+	if (v)
+		types |= types_of(root, v, depth + 1);
 	if (!types)
 		json_array_foreach (json_object_get(schema, "enum"), i, v)
 			types |= type_of_value(v);
@@ -87,8 +112,6 @@ static unsigned types_of(const json_t *schema, int depth)
 		types |= T_NULL;
 	if (!types && (json_object_get(schema, "properties") || json_object_get(schema, "items")))
 		types = T_OBJECT;
-	if (!types && json_object_get(schema, "$ref"))
-		types = T_OBJECT | T_STRING;
 	return types;
 }
 
@@ -142,6 +165,19 @@ static int put_integer(struct buf *out, const char *s, size_t n)
 	return rc ? rc : put(out, s, n);
 }
 
+/* As short as it can be. */
+static size_t print_number(char *text, size_t size, double v)
+{
+	int n = 0;
+
+	for (int digits = 15; digits <= 17; digits++) {
+		n = snprintf(text, size, "%.*g", digits, v);
+		if (strtod(text, NULL) == v)
+			break;
+	}
+	return (size_t)n;
+}
+
 static int put_number(struct buf *out, const char *s, size_t n)
 {
 	char text[64], *end;
@@ -160,7 +196,7 @@ static int put_number(struct buf *out, const char *s, size_t n)
 	if (v == trunc(v) && fabs(v) < 0x1p53)
 		n = (size_t)snprintf(text, sizeof(text), "%lld", (long long)v);
 	else if (!json_number_ok(text, n))
-		n = (size_t)snprintf(text, sizeof(text), "%.17g", v);
+		n = print_number(text, sizeof(text), v);
 	return put(out, text, n);
 }
 
@@ -295,9 +331,10 @@ static bool is_word(const char *s, size_t n, const char *word)
 	return n == strlen(word) && !strncasecmp(s, word, n);
 }
 
-int convert_value(const json_t *schema, const char *s, size_t n, struct buf *out)
+int convert_value(const json_t *root, const json_t *schema, const char *s, size_t n,
+		  struct buf *out)
 {
-	unsigned types = types_of(schema, 0);
+	unsigned types = types_of(root, schema, 0);
 	size_t start = out->n, m = n;
 	const char *t = s;
 	int rc = 0;

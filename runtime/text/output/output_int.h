@@ -230,9 +230,12 @@ int malformed_out(struct output *p, const char *why);
 /* qwen_xml.c: in[scan..] stands behind "<function=". */
 int function_begin(struct output *p); /* 0 or -ENOMEM */
 int function_step(struct output *p);
-/* convert.c: a parameter's text to JSON, by its schema (NULL: unknown). Appends to *out.
- * 1; 0: not UTF-8; -ENOMEM. */
-int convert_value(const json_t *schema, const char *s, size_t n, struct buf *out);
+/*
+ * convert.c: a parameter's text to JSON by its schema (NULL: unknown), whose references point into
+ * `root`. Appends to *out. 1; 0: not UTF-8; -ENOMEM.
+ */
+int convert_value(const json_t *root, const json_t *schema, const char *s, size_t n,
+		  struct buf *out);
 /* The schema of a function's parameters, NULL if the function or they are unknown. */
 const json_t *function_schema(const json_t *tools, const char *name);
 

@@ -127,7 +127,7 @@ static int read_value(struct output *p)
 		if (n && s[n - 1] == '\n')
 			n--;
 	}
-	rc = convert_value(p->param, s, n, &p->args);
+	rc = convert_value(p->schema, p->param, s, n, &p->args);
 	if (rc < 0)
 		return rc;
 	p->sub = BETWEEN;
