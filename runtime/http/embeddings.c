@@ -94,7 +94,8 @@ static void failed(struct request *rq, const struct llmdev_event *ev, size_t ind
 	struct llmdev_event named = *ev;
 	struct buf text = {0};
 
-	if (s->list && ev->text_len > 6 && !memcmp(ev->text, "input:", 6)) {
+	if (s->list && ev->text_len > 6 && !memcmp(ev->text, "input", 5) &&
+	    (ev->text[5] == ':' || ev->text[5] == '[')) {
 		buf_printf(&text, "input[%zu]", index);
 		buf_add(&text, ev->text + 5, ev->text_len - 5);
 		if (!text.failed) {
