@@ -308,8 +308,9 @@ void connection_work(struct llmdev *d)
 {
 	uint64_t expired;
 
-	if (read(d->timer_fd, &expired, sizeof(expired)) < 0)
-		expired = 0; /* not due: what is due is decided by the clock */
+	/* What is due is decided by the clock; the timer only wakes. */
+	if (d->retry_ns && read(d->timer_fd, &expired, sizeof(expired)) > 0)
+		d->retry_ns = 0;
 	if (d->dead)
 		return;
 	if (d->fd < 0)
