@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "engine/scan.h"
 
 int sampler_init(struct sampler *s, int vocab, struct err *e)
 {
@@ -94,84 +97,12 @@ static void best_k(struct candidate *c, const float *logits, int vocab, int k)
 		c[i] = (struct candidate){logits[i], i};
 	for (int i = k / 2 - 1; i >= 0; i--)
 		sift_down(c, k, i);
-	for (int i = k; i < vocab; i++)
-		if (logits[i] > c[0].logit) { /* equal: the lower id is in already */
-			c[0] = (struct candidate){logits[i], i};
-			sift_down(c, k, 0);
-		}
+	/* equal to the worst: the lower id is in already */
+	for (int i = k; (i = scan_above(logits, i, vocab, c[0].logit)) < vocab; i++) {
+		c[0] = (struct candidate){logits[i], i};
+		sift_down(c, k, 0);
+	}
 	qsort(c, k, sizeof(*c), by_rank);
-}
-
-/*
- * Loops over the vocabulary go by LANES, without branches, for the compiler to vectorise them. A
- * mask is taken 64 ids at a time: words of one kind, nearly all of a grammar's, cost next to nothing.
- */
-enum { LANES = 16 };
-
-static const uint32_t lane_bit[LANES] = {1u << 0,  1u << 1,  1u << 2,  1u << 3, 1u << 4,  1u << 5,
-					 1u << 6,  1u << 7,  1u << 8,  1u << 9, 1u << 10, 1u << 11,
-					 1u << 12, 1u << 13, 1u << 14, 1u << 15};
-
-static void max_lanes(const float *x, float lane[LANES])
-{
-	for (int l = 0; l < LANES; l++)
-		lane[l] = x[l] > lane[l] ? x[l] : lane[l];
-}
-
-static void max_lanes_masked(const float *x, uint32_t bits, float lane[LANES])
-{
-	for (int l = 0; l < LANES; l++) {
-		float a = bits & lane_bit[l] ? x[l] : -INFINITY;
-
-		lane[l] = a > lane[l] ? a : lane[l];
-	}
-}
-
-static float largest_of(const float lane[LANES])
-{
-	float max = -INFINITY;
-
-	for (int l = 0; l < LANES; l++)
-		max = lane[l] > max ? lane[l] : max;
-	return max;
-}
-
-static float largest(const float *logits, int n)
-{
-	float lane[LANES];
-	int i;
-
-	for (int l = 0; l < LANES; l++)
-		lane[l] = -INFINITY;
-	for (i = 0; i + LANES <= n; i += LANES)
-		max_lanes(logits + i, lane);
-	for (; i < n; i++)
-		lane[0] = logits[i] > lane[0] ? logits[i] : lane[0];
-	return largest_of(lane);
-}
-
-static float largest_masked(const float *logits, int n, const uint64_t *mask)
-{
-	float lane[LANES];
-	int i;
-
-	for (int l = 0; l < LANES; l++)
-		lane[l] = -INFINITY;
-	for (i = 0; i < n / 64; i++) {
-		const float *x = logits + 64 * i;
-		uint64_t w = mask[i];
-
-		if (w == ~(uint64_t)0)
-			for (int k = 0; k < 64; k += LANES)
-				max_lanes(x + k, lane);
-		else if (w)
-			for (int k = 0; k < 64; k += LANES)
-				max_lanes_masked(x + k, (uint32_t)(w >> k) & 0xffff, lane);
-	}
-	for (i *= 64; i < n; i++)
-		if (mask[i / 64] >> i % 64 & 1)
-			lane[0] = logits[i] > lane[0] ? logits[i] : lane[0];
-	return largest_of(lane);
 }
 
 static bool allowed(const uint64_t *mask, int32_t id)
@@ -191,8 +122,8 @@ static int32_t argmax(const float *logits, int n, const uint64_t *mask)
 
 	for (int i = 0; i < n; i += STRETCH) {
 		int len = n - i < STRETCH ? n - i : STRETCH;
-		float m = mask ? largest_masked(logits + i, len, mask + i / 64)
-			       : largest(logits + i, len);
+		float m = mask ? scan_max_masked(logits + i, len, mask + i / 64)
+			       : scan_max(logits + i, len);
 
 		if (m > max) {
 			max = m;
@@ -202,27 +133,6 @@ static int32_t argmax(const float *logits, int n, const uint64_t *mask)
 	while (id < n && !(allowed(mask, id) && (logits[id] == max || max == -INFINITY)))
 		id++;
 	return id < n ? id : -1;
-}
-
-/* Ids that the mask excludes become -infinity. */
-static void apply_mask(float *logits, int n, const uint64_t *mask)
-{
-	int i;
-
-	for (i = 0; i < n / 64; i++) {
-		float *x = logits + 64 * i;
-		uint64_t w = mask[i];
-
-		for (int k = 0; k < 64 && w != ~(uint64_t)0; k += LANES) {
-			uint32_t bits = (uint32_t)(w >> k) & 0xffff;
-
-			for (int l = 0; l < LANES; l++)
-				x[k + l] = bits & lane_bit[l] ? x[k + l] : -INFINITY;
-		}
-	}
-	for (i *= 64; i < n; i++)
-		if (!(mask[i / 64] >> i % 64 & 1))
-			logits[i] = -INFINITY;
 }
 
 static void penalise(struct sampler *s, const struct sampling *p, float *logits,
@@ -333,10 +243,8 @@ int32_t sampler_pick(struct sampler *s, const struct draw *d, float *logits)
 	if (best < 0 || p->temperature <= 0 || p->top_k == 1 || !isfinite(logits[best]))
 		return best;
 	if (d->mask)
-		apply_mask(logits, s->vocab, d->mask);
-	for (int i = 0; i < s->vocab; i++) /* a NaN must not hide the others */
-		if (isnan(logits[i]))
-			logits[i] = -INFINITY;
+		scan_exclude(logits, s->vocab, d->mask);
+	scan_clean(logits, s->vocab); /* a NaN must not hide the others */
 	u = uniform(p->seed, d->position);
 	/* Top-k makes a total of its own: 150,000 exponentials less. */
 	for (int i = 0; i < s->vocab && !(p->top_k > 0 && p->top_k < s->vocab); i++)
@@ -360,50 +268,14 @@ int32_t sampler_pick(struct sampler *s, const struct draw *d, float *logits)
 
 /* ---- log-probabilities ----------------------------------------------------------------------- */
 
-/*
- * exp(x) for x <= 0, to 2 units in the last place, in arithmetic that vectorises: 2^n e^r with
- * |r| <= ln 2 / 2 and Taylor's series. What is below e^-87 counts as e^-87.
- */
-static inline float exp_negative(float x)
-{
-	const float magic = 12582912; /* 1.5 * 2^23: adding it rounds to an integer */
-	union {
-		int32_t i;
-		float f;
-	} scale;
-	float n, r, y;
-
-	x = x > -87 ? x : -87; /* NaN too */
-	n = (x * 0x1.715476p+0f + magic) - magic;
-	r = x - n * 0x1.62e4p-1f - n * 0x1.7f7d1cp-20f;
-	y = 1 + r * (1 + r * (0.5f + r * (1.f / 6 + r * (1.f / 24 + r * (1.f / 120 + r / 720)))));
-	scale.i = ((int32_t)n + 127) << 23;
-	return y * scale.f;
-}
-
 void sampler_observe(struct sampler *s, const float *logits)
 {
-	double total = 0;
 	float max;
-	int i;
 
-	for (i = 0; i < s->vocab; i++)
-		s->raw[i] = logits[i] == logits[i] ? logits[i] : -INFINITY;
-	max = largest(s->raw, s->vocab);
-	/* a block's sum is short enough for f32 */
-	for (i = 0; i + 16 * LANES <= s->vocab; i += 16 * LANES) {
-		float lane[LANES] = {0}, sum = 0;
-
-		for (int k = 0; k < 16 * LANES; k += LANES)
-			for (int l = 0; l < LANES; l++)
-				lane[l] += exp_negative(s->raw[i + k + l] - max);
-		for (int l = 0; l < LANES; l++)
-			sum += lane[l];
-		total += sum;
-	}
-	for (; i < s->vocab; i++)
-		total += exp_negative(s->raw[i] - max);
-	s->log_total = max + log(total);
+	memcpy(s->raw, logits, s->vocab * sizeof(*logits));
+	scan_clean(s->raw, s->vocab);
+	max = scan_max(s->raw, s->vocab);
+	s->log_total = max + log(scan_sum_exp(s->raw, s->vocab, max));
 }
 
 static struct token_logprob logprob_of(const struct sampler *s, int32_t id)
