@@ -83,19 +83,19 @@ static int32_t draw(const struct voc *o, const uint64_t *mask)
 }
 
 /* The next byte of what ends a bare string, if the text ends in its beginning; -1: it does not. */
-static int32_t closing(const struct buf *text)
+static int32_t closing(const struct record *text)
 {
 	static const char *const closer[] = {"\n</parameter>", "<|\"|>"};
 
 	for (size_t k = 0; k < 2; k++)
 		for (size_t n = strlen(closer[k]) - 1; n > 0; n--)
-			if (text->n >= n && !memcmp(text->v + text->n - n, closer[k], n))
+			if (text->n >= n && !memcmp(text->text + text->n - n, closer[k], n))
 				return (uint8_t)closer[k][n];
 	return -1;
 }
 
 /* An answer into *text; false: it did not end in time. */
-static bool write_answer(const struct voc *o, const struct grammar *g, struct buf *text)
+static bool write_answer(const struct voc *o, const struct grammar *g, struct record *text)
 {
 	struct matcher *m;
 	struct err e;
@@ -124,8 +124,9 @@ static bool write_answer(const struct voc *o, const struct grammar *g, struct bu
 		s = &byte;
 		if (id > 256)
 			s = tokenizer_token(o->t, id, &n);
-		if (matcher_accept(m, id) || buf_add(text, s, n))
+		if (matcher_accept(m, id))
 			break;
+		record_add(text, s, n);
 	}
 	matcher_close(m);
 	return ended;
@@ -207,7 +208,7 @@ static int check_piece(void *ctx, const struct output_piece *p)
 	return 0;
 }
 
-static void read_parts(const struct output_opts *o, const struct buf *text, size_t part,
+static void read_parts(const struct output_opts *o, const struct record *text, size_t part,
 		       output_sink sink, void *ctx)
 {
 	struct output *p;
@@ -215,12 +216,13 @@ static void read_parts(const struct output_opts *o, const struct buf *text, size
 	if (output_open(&p, o, NULL))
 		abort();
 	for (size_t at = 0; at < text->n; at += part)
-		output_push(p, text->v + at, text->n - at < part ? text->n - at : part, sink, ctx);
+		output_push(p, text->text + at, text->n - at < part ? text->n - at : part, sink,
+			    ctx);
 	output_end(p, sink, ctx);
 	output_close(p);
 }
 
-static bool same_in_parts(const struct output_opts *o, const struct buf *text)
+static bool same_in_parts(const struct output_opts *o, const struct record *text)
 {
 	struct record a, b;
 	bool same;
@@ -243,13 +245,16 @@ static void format(const struct voc *o, enum output_tools t, const char *only, b
 				   .thinking = true,
 				   .tools = tools};
 	int written = 0, good = 0, most = 0;
-	struct buf text = {0};
+	struct record text;
 	struct grammar *g;
 	struct err e = {""};
 
+	record_begin(&text);
 	if (!CHECK(!grammar_tools(&g, t, tools, only, parallel, &e),
-		   "%s: the tools have a grammar %s", output_tools_name(t), e.msg))
+		   "%s: the tools have a grammar %s", output_tools_name(t), e.msg)) {
+		record_free(&text);
 		return;
+	}
 	for (int i = 0; i < ANSWERS; i++) {
 		struct result r = {0};
 
@@ -263,14 +268,14 @@ static void format(const struct voc *o, enum output_tools t, const char *only, b
 			good++;
 		else if (written - good < 4)
 			printf("# %s: %.*s\n", r.wrong ? r.wrong : "number or parts", (int)text.n,
-			       text.v);
+			       text.text);
 	}
 	CHECK(written > ANSWERS / 2 && good == written, "%s%s%s: %d of %d answers are calls",
 	      output_tools_name(t), only ? " of one function" : "", parallel ? "" : ", one", good,
 	      written);
 	CHECK(!parallel || only || t == OUTPUT_TOOLS_HARMONY || most > 1, "%s: up to %d calls",
 	      output_tools_name(t), most);
-	buf_free(&text);
+	record_free(&text);
 	grammar_free(g);
 }
 
