@@ -35,7 +35,7 @@
 #define MACHINE_MAX_DEPTH   1000 /* frames of a stack; deeper nesting is not allowed */
 #define MACHINE_MAX_THREADS 4096 /* of a state; more (only ambiguous grammars) are dropped */
 #define MACHINE_MASK_WORK   1000000u /* threads looked at for one mask: some 20 ms */
-#define MACHINE_MEMORY	    ((size_t)24 << 20) /* states kept by one machine */
+#define MACHINE_MEMORY	    ((size_t)8 << 20) /* states kept by one machine */
 
 /* ---- nodes --------------------------------------------------------------------------------- */
 
@@ -94,7 +94,7 @@ struct gb {
 	uint32_t n_rule, cap_rule;
 	char *mark[GB_MAX_MARKS];
 	int n_mark;
-	uint32_t ws, string, value; /* JSON's rules + 1, once asked for */
+	uint32_t ws, string, value, integer, number; /* JSON's rules + 1, once asked for */
 	struct {
 		const char *const *avoid;
 		uint32_t rule;
@@ -365,6 +365,7 @@ struct machine {
 	uint32_t cap_seen, n_seen, epoch;
 	uint32_t start;
 	uint32_t budget; /* threads that may still be looked at */
+	size_t limit; /* of memory; more, and states are forgotten */
 	bool spent, oom;
 };
 

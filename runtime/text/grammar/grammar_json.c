@@ -121,22 +121,37 @@ gnode gj_string(struct gb *b)
 
 gnode gj_integer(struct gb *b)
 {
-	return gb_alt(b,
-		      gb_seq(b, gb_opt(b, gb_lit(b, "-")), gb_range(b, '1', '9'),
-			     gb_rep(b, digit(b), 0, INT_DIGITS - 1)),
-		      gb_lit(b, "0"));
+	if (!b->integer) {
+		uint32_t r = gb_rule(b);
+
+		gb_define(b, r,
+			  gb_alt(b,
+				 gb_seq(b, gb_opt(b, gb_lit(b, "-")), gb_range(b, '1', '9'),
+					gb_rep(b, digit(b), 0, INT_DIGITS - 1)),
+				 gb_lit(b, "0")));
+		b->integer = r + 1;
+	}
+	return gb_call(b, b->integer - 1);
 }
 
 gnode gj_number(struct gb *b)
 {
-	gnode whole =
-		gb_alt(b, gb_seq(b, gb_range(b, '1', '9'), gb_rep(b, digit(b), 0, INT_DIGITS - 1)),
-		       gb_lit(b, "0"));
-	gnode frac = gb_seq(b, gb_lit(b, "."), gb_rep(b, digit(b), 1, FRAC_DIGITS));
-	gnode exponent =
-		gb_seq(b, set_of(b, "eE"), gb_opt(b, set_of(b, "+-")), gb_rep(b, digit(b), 1, 2));
+	gnode whole, frac, exponent;
+	uint32_t r;
 
-	return gb_seq(b, gb_opt(b, gb_lit(b, "-")), whole, gb_opt(b, frac), gb_opt(b, exponent));
+	if (b->number)
+		return gb_call(b, b->number - 1);
+	r = gb_rule(b);
+	whole = gb_alt(b, gb_seq(b, gb_range(b, '1', '9'), gb_rep(b, digit(b), 0, INT_DIGITS - 1)),
+		       gb_lit(b, "0"));
+	frac = gb_seq(b, gb_lit(b, "."), gb_rep(b, digit(b), 1, FRAC_DIGITS));
+	exponent =
+		gb_seq(b, set_of(b, "eE"), gb_opt(b, set_of(b, "+-")), gb_rep(b, digit(b), 1, 2));
+	gb_define(b, r,
+		  gb_seq(b, gb_opt(b, gb_lit(b, "-")), whole, gb_opt(b, frac),
+			 gb_opt(b, exponent)));
+	b->number = r + 1;
+	return gb_call(b, r);
 }
 
 /* "[" elements "]" */
@@ -251,22 +266,39 @@ gnode gj_literal(struct gb *b, const json_t *v, int depth)
 /* Names below this many characters deep are left out with all that begins like them. */
 #define KEY_DEPTH 96
 
-static gnode other_key(struct gb *b, const struct gstr *v, size_t n, size_t pos, int depth)
+/* What the levels of a tree of names share. */
+struct key_parts {
+	gnode rest; /* any characters, then the closing quote */
+	gnode wide; /* a character beyond ASCII, then the rest */
+};
+
+/* A character beyond ASCII that is none of those that v goes on with. */
+static gnode wide_but(struct gb *b, struct cpset *taken, const struct key_parts *parts)
 {
-	struct cpset others = {0};
-	gnode *alt = calloc(n + 2, sizeof(*alt)), r;
+	gnode r = 0;
+
+	if (!taken->n)
+		return parts->wide;
+	if (cpset_add(taken, 0, 0x7f) || cpset_add(taken, 0xd800, 0xdfff) || cpset_invert(taken))
+		gb_fail(b, -ENOMEM, "grammar: out of memory: free some");
+	else
+		r = gb_seq(b, gb_class(b, taken, false), parts->rest);
+	return r;
+}
+
+static gnode other_key(struct gb *b, const struct gstr *v, size_t n, size_t pos, int depth,
+		       const struct key_parts *parts)
+{
+	struct byteset ascii = {0};
+	struct cpset taken = {0};
+	gnode *alt = calloc(n + 3, sizeof(*alt)), r;
 	bool ends_here = false;
 	size_t k = 0, j;
 	int rc = alt ? 0 : -ENOMEM;
 
-	if (!rc)
-		rc = cpset_add(&others, 0, 0x1f);
-	if (!rc)
-		rc = cpset_add(&others, '"', '"');
-	if (!rc)
-		rc = cpset_add(&others, '\\', '\\');
-	if (!rc)
-		rc = cpset_add(&others, 0xd800, 0xdfff);
+	set_add(&ascii, 0x20, 0x7f);
+	ascii.w[0] &= ~(1ull << '"');
+	ascii.w[1] &= ~(1ull << ('\\' - 64));
 	for (size_t i = 0; i < n && !rc; i = j) {
 		uint32_t cp = 0;
 		int len;
@@ -281,22 +313,24 @@ static gnode other_key(struct gb *b, const struct gstr *v, size_t n, size_t pos,
 				!memcmp(v[j].s + pos, v[i].s + pos, (size_t)len);
 		     j++)
 			;
-		rc = cpset_add(&others, cp, cp);
+		if (cp < 0x80)
+			ascii.w[cp >> 6] &= ~(1ull << (cp & 63));
+		else
+			rc = cpset_add(&taken, cp, cp);
 		if (depth < KEY_DEPTH && !rc)
 			alt[k++] = gb_seq(b, gb_bytes(b, v[i].s + pos, (size_t)len),
-					  other_key(b, v + i, j - i, pos + (size_t)len, depth + 1));
+					  other_key(b, v + i, j - i, pos + (size_t)len, depth + 1,
+						    parts));
 	}
-	if (!rc)
-		rc = cpset_invert(&others);
 	if (rc) {
 		gb_fail(b, rc, "grammar: out of memory: free some");
 	} else {
-		alt[k++] = gb_seq(b, gb_class(b, &others, false), gb_rep(b, gj_plain(b), 0, GB_INF),
-				  gb_lit(b, "\""));
+		alt[k++] = gb_seq(b, gb_set(b, &ascii), parts->rest);
+		alt[k++] = wide_but(b, &taken, parts);
 		alt[k++] = ends_here ? 0 : gb_lit(b, "\"");
 	}
 	r = alt ? gb_list(b, GN_ALT, alt, k) : 0;
-	cpset_free(&others);
+	cpset_free(&taken);
 	free(alt);
 	return r;
 }
@@ -311,7 +345,14 @@ static int by_key(const void *x, const void *y)
 
 gnode gj_key_except(struct gb *b, struct gstr *v, size_t n)
 {
+	struct cprange wide[] = {{0x80, 0xd7ff}, {0xe000, 0x10ffff}};
+	struct cpset set = {.v = wide, .n = 2};
+	uint32_t rest = gb_rule(b), after = gb_rule(b);
+	struct key_parts parts = {gb_call(b, rest), gb_call(b, after)};
 	size_t k = 0;
+
+	gb_define(b, rest, gb_seq(b, gb_rep(b, gj_plain(b), 0, GB_INF), gb_lit(b, "\"")));
+	gb_define(b, after, gb_seq(b, gb_class(b, &set, false), parts.rest));
 
 	for (size_t i = 0; i < n; i++) {
 		bool plain = true;
@@ -324,7 +365,7 @@ gnode gj_key_except(struct gb *b, struct gstr *v, size_t n)
 	}
 	if (k > 1)
 		qsort(v, k, sizeof(*v), by_key);
-	return gb_seq(b, gb_lit(b, "\""), other_key(b, v, k, 0, 0));
+	return gb_seq(b, gb_lit(b, "\""), other_key(b, v, k, 0, 0, &parts));
 }
 
 /* ---- text without something ------------------------------------------------------------------ */
@@ -359,6 +400,9 @@ static gnode avoid_from(struct gb *b, const struct prefixes *p, const uint32_t *
 	size_t k = 0, to;
 	int rc = cpset_add(&others, 0xd800, 0xdfff);
 
+	/* readers of JSON refuse U+0000 */
+	if (!rc)
+		rc = cpset_add(&others, 0, 0);
 	alt[k++] = gb_empty(b);
 	for (size_t i = 1; i < p->n && !rc; i++) {
 		uint8_t c = (uint8_t)p->s[i][p->len[i] - 1];

@@ -145,7 +145,7 @@ static bool rehash_states(struct machine *m, uint32_t cap)
 /* The state of these threads (sorted). ST_UNKNOWN: no memory. */
 static uint32_t make_state(struct machine *m, const struct thread *t, uint32_t n, bool accept)
 {
-	uint32_t *slot, cap = m->cap_st;
+	uint32_t *slot, cap = m->cap_st, charge;
 
 	if (!n && !accept)
 		return ST_DEAD;
@@ -154,6 +154,13 @@ static uint32_t make_state(struct machine *m, const struct thread *t, uint32_t n
 	slot = state_slot(m, t, n, accept);
 	if (*slot)
 		return *slot;
+	/* new states are charged for their memory too */
+	charge = n + (uint32_t)m->n_sym / 4;
+	if (m->budget < charge) {
+		m->spent = true;
+		return ST_UNKNOWN;
+	}
+	m->budget -= charge;
 	if (!room(m, &m->thr, m->n_thr, &m->cap_thr, n, sizeof(*m->thr)) ||
 	    !room(m, &m->st, m->n_st, &m->cap_st, 1, sizeof(*m->st)))
 		return ST_UNKNOWN;
@@ -402,6 +409,7 @@ int machine_init(struct machine *m, struct program *p, uint32_t as_text)
 	int rc;
 
 	memset(m, 0, sizeof(*m));
+	m->limit = MACHINE_MEMORY;
 	m->prog = program_ref(p);
 	m->as_text = as_text;
 	m->n_sym = p->n_class + p->n_mark;
@@ -466,6 +474,7 @@ int machine_shrink(struct machine *m, uint32_t **keep, size_t n)
 		if (*keep[i] <= ST_DEAD)
 			continue;
 		fresh.n_found = 0;
+		fresh.budget = UINT32_MAX;
 		if (!room(&fresh, &fresh.found, 0, &fresh.cap_found, s.n_thr + 1,
 			  sizeof(*fresh.found)))
 			rc = -ENOMEM;
@@ -488,6 +497,8 @@ int machine_shrink(struct machine *m, uint32_t **keep, size_t n)
 			*keep[i] = now[i];
 		machine_fini(m);
 		*m = fresh;
+		m->limit = 2 * machine_memory(m);
+		m->limit = m->limit < MACHINE_MEMORY ? MACHINE_MEMORY : m->limit;
 	} else if (map && now && fresh.prog) {
 		machine_fini(&fresh);
 	}

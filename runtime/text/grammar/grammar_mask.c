@@ -446,7 +446,7 @@ static void make_room(struct grammar_vocab *v, struct shared *s)
 	uint32_t **keep;
 	size_t n = 0;
 
-	if (machine_memory(m) < MACHINE_MEMORY)
+	if (machine_memory(m) < m->limit)
 		return;
 	for (struct matcher *u = s->users; u; u = u->next)
 		n++;
@@ -494,7 +494,7 @@ int matcher_accept(struct matcher *m, int32_t id)
 		return 0;
 	}
 	make_room(v, m->s);
-	k->budget = UINT32_MAX;
+	k->budget = MACHINE_MASK_WORK;
 	k->oom = false;
 	s = m->state;
 	if (mark >= 0) {
@@ -504,8 +504,10 @@ int matcher_accept(struct matcher *m, int32_t id)
 		to = v->off[id + 1];
 		if (from == to)
 			return -EINVAL;
-		for (; from < to && s != ST_DEAD; from++)
+		for (; from < to && s != ST_DEAD; from++) {
+			k->budget = MACHINE_MASK_WORK;
 			s = machine_step(k, s, k->prog->class_of[v->text[from]]);
+		}
 	}
 	if (s == ST_DEAD)
 		return -EINVAL;

@@ -106,7 +106,7 @@ static gnode any_string(struct schema *s)
 /* A character of a string whose length counts. */
 static gnode string_char(struct schema *s)
 {
-	struct cprange r[] = {{0, ';'}, {'=', 0xd7ff}, {0xe000, 0x10ffff}};
+	struct cprange r[] = {{1, ';'}, {'=', 0xd7ff}, {0xe000, 0x10ffff}};
 	struct cpset no_less = {.v = r, .n = 3};
 
 	return s->style == STYLE_JSON ? gj_char(s->b) : gb_class(s->b, &no_less, false);

@@ -99,6 +99,8 @@ static void take_back(struct gb *b, const struct gb *was)
 	b->ws = was->ws;
 	b->string = was->string;
 	b->value = was->value;
+	b->integer = was->integer;
+	b->number = was->number;
 	memcpy(b->without, was->without, sizeof(b->without));
 }
 
