@@ -470,6 +470,7 @@ static const char *search(struct keys *k, const char *p)
 int json_unique(struct buf *b)
 {
 	struct keys k = {0};
+	json_error_t error;
 	json_t *tree;
 	char *text;
 	int rc;
@@ -479,11 +480,16 @@ int json_unique(struct buf *b)
 	if (k.rc || !k.twice)
 		return k.rc ? k.rc : 1;
 	/* Rare, so it may cost a tree and the spelling of its numbers. */
-	tree = json_loadb(b->v, b->n, JSON_ALLOW_NUL, NULL);
-	text = tree ? json_dumps(tree, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+	tree = json_loadb(b->v, b->n, JSON_ALLOW_NUL, &error);
+	if (!tree)
+		return json_error_code(&error) == json_error_numeric_overflow ||
+				       json_error_code(&error) == json_error_null_byte_in_key
+			       ? 0
+			       : -ENOMEM;
+	text = json_dumps(tree, JSON_COMPACT | JSON_REAL_PRECISION(17));
 	json_decref(tree);
 	if (!text)
-		return 0;
+		return -ENOMEM;
 	b->n = 0;
 	rc = buf_add(b, text, strlen(text));
 	free(text);
