@@ -65,6 +65,8 @@ struct told {
 	int bytes[TOLD_TOKENS]; /* text given out up to and including that id */
 	int n, len;
 	char text[TOLD_BYTES];
+	int n_vectors;
+	uint64_t vector; /* hash of the last */
 	int n_replayed, replayed_len;
 	int32_t replayed_id[TOLD_TOKENS];
 	char replayed_text[TOLD_BYTES];
@@ -113,6 +115,10 @@ static inline void told_event(struct told *t, int vocab, const struct engine_eve
 		t->replayed_len += (int)ev->text_len;
 		break;
 	case ENGINE_EMBEDDING:
+		if (!t->started)
+			t->disorder = "a vector before the start";
+		t->vector = fnv1a(FNV_START, ev->vector, ev->n_vector * sizeof(*ev->vector));
+		t->n_vectors++;
 		break;
 	case ENGINE_TOKEN:
 		if (t->n == TOLD_TOKENS) {

@@ -13,6 +13,7 @@
  *	LLM_SEED=KIND:NUMBER this seed only, with what it does printed; KIND alone: this kind
  */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -60,7 +61,7 @@ struct turn {
 	uint8_t generated[CTX]; /* which of it are answers of the turns before */
 	int n, n_history, max_tokens;
 	struct sampling sampling;
-	bool masked;
+	bool embed, masked;
 	int n_logprobs, n_bias;
 	struct logit_bias bias[2];
 	struct told lonely;
@@ -127,6 +128,13 @@ static struct engine *open_engine(const struct universe *u, const struct engine_
 		engine_close(en);
 		return NULL;
 	}
+	/* the models say nothing of it; it is all the same to the scheduler */
+	en->info.pooling = u->number % 2 ? POOLING_MEAN : POOLING_LAST;
+	en->info.normalise = true;
+	if (embed_alloc(en, &e)) {
+		engine_close(en);
+		return NULL;
+	}
 	return en;
 }
 
@@ -164,6 +172,7 @@ static struct request_params turn_params(const struct turn *t)
 				       .n_prompt = t->n,
 				       .n_history = t->n_history,
 				       .generated = t->generated,
+				       .embed = t->embed,
 				       .max_tokens = t->max_tokens,
 				       .n_logprobs = t->n_logprobs,
 				       .bias = t->bias,
@@ -189,7 +198,31 @@ static bool run_lonely(struct universe *u, struct turn *t)
 			;
 	u->page_bytes = en->kv.page_bytes;
 	engine_close(en);
-	return t->lonely.ended == 1 && t->lonely.end == ENGINE_DONE && t->lonely.n > 0;
+	return t->lonely.ended == 1 && t->lonely.end == ENGINE_DONE &&
+	       (t->embed ? t->lonely.n_vectors == 1 && !t->lonely.n : t->lonely.n > 0);
+}
+
+/* The same without any engine, of the witness. */
+static bool vector_is_right(const struct universe *u, const struct turn *t)
+{
+	enum { HIDDEN = 32 };
+	const struct kind *k = u->kind;
+	bool mean = u->number % 2;
+	double sum[HIDDEN] = {0}, squares = 0, scale = mean ? 1.0 / t->n : 1;
+	float x[HIDDEN];
+
+	for (int n = mean ? 1 : t->n; n <= t->n; n++) {
+		witness_hidden(witness_hash(t->prompt, k->split_classes ? t->generated : NULL, n,
+					    k->state),
+			       n - 1, HIDDEN, x);
+		for (int i = 0; i < HIDDEN; i++)
+			sum[i] += x[i];
+	}
+	for (int i = 0; i < HIDDEN; i++)
+		squares += sum[i] * sum[i] * scale * scale;
+	for (int i = 0; i < HIDDEN; i++)
+		x[i] = (float)(sum[i] * (scale / sqrt(squares)));
+	return fnv1a(FNV_START, x, sizeof(x)) == t->lonely.vector;
 }
 
 /* The same without any engine: only for the witness, who can be asked what it must say. */
@@ -303,7 +336,12 @@ static bool make_universe(struct universe *u, const struct kind *k, int64_t numb
 			for (int b = 0; b < t->n_bias; b++)
 				t->bias[b] = (struct logit_bias){rng_below(&r, VOCAB),
 								 rng_range(&r, -8, 8)};
-			if (!run_lonely(u, t) || (!k->backend && !lonely_is_right(k, t)))
+			t->embed = i + 1 == v->n_turns && rng_chance(&r, 15);
+			if (t->embed)
+				t->max_tokens = 0;
+			if (!run_lonely(u, t) ||
+			    (!k->backend &&
+			     !(t->embed ? vector_is_right(u, t) : lonely_is_right(k, t))))
 				return false;
 			if (i + 1 == v->n_turns || t->n + t->lonely.n + 40 > CTX) {
 				v->n_turns = i + 1;
@@ -432,6 +470,8 @@ static void submit(struct ask *a)
 			return;
 		}
 	}
+	if (a->turn->embed)
+		p.session = NULL;
 	p.principal = a->item->principal;
 	p.priority = a->item->priority;
 	p.deadline_ns = a->item->deadline;
@@ -624,6 +664,8 @@ static void check_ask(struct schedule *s, const struct ask *a)
 		covered.cancelled++;
 		return;
 	}
+	if (t->n_vectors != l->n_vectors || (l->n_vectors && t->vector != l->vector))
+		blame(s, a, "another vector than alone, vectors", t->n_vectors);
 	if (t->finish != l->finish || from + n != l->n)
 		blame(s, a, "not finished as alone, tokens", from + n);
 	if (t->prompt_tokens != a->turn->n || t->completion_tokens != l->n ||

@@ -120,10 +120,16 @@ static inline void witness_speak(const struct witness_taste *t, uint64_t hash, i
 		logits[t->eos] += 32;
 }
 
-/* What a sequence's last position must give. `generated` may be NULL, as in struct batch. */
-static inline void witness_logits(const struct witness_taste *t, const int32_t *ids,
-				  const uint8_t *generated, int n, bool state, int vocab,
-				  float *logits)
+/* A hidden state: as the logits, without taste. */
+static inline void witness_hidden(uint64_t hash, int pos, int n, float *hidden)
+{
+	static const struct witness_taste none;
+
+	witness_speak(&none, witness_mix(hash ^ 0x68696464), pos, n, hidden);
+}
+
+/* Of all that a sequence's last position has seen. `generated` may be NULL, as in struct batch. */
+static inline uint64_t witness_hash(const int32_t *ids, const uint8_t *generated, int n, bool state)
 {
 	struct witness_record r = {0};
 	struct witness_state s = {0};
@@ -135,9 +141,15 @@ static inline void witness_logits(const struct witness_taste *t, const int32_t *
 		hash = witness_look(hash, &r);
 		hash = witness_look(hash, &r); /* a record stands in two places */
 	}
-	if (state)
-		hash = witness_look_at_state(hash, &s);
-	witness_speak(t, hash, n - 1, vocab, logits);
+	return state ? witness_look_at_state(hash, &s) : hash;
+}
+
+/* What a sequence's last position must give. */
+static inline void witness_logits(const struct witness_taste *t, const int32_t *ids,
+				  const uint8_t *generated, int n, bool state, int vocab,
+				  float *logits)
+{
+	witness_speak(t, witness_hash(ids, generated, n, state), n - 1, vocab, logits);
 }
 
 static inline void witness_complain(struct witness *w, const char *what)
@@ -190,6 +202,10 @@ static inline void witness_check_batch(struct witness *w, const struct batch *b)
 		if (b->out_row[i] < 0 || b->out_row[i] >= b->n_tok ||
 		    (i && b->out_row[i] <= b->out_row[i - 1]))
 			witness_complain(w, "out_row[] is not ascending, or out of range");
+	for (int i = 0; i < b->n_hidden; i++)
+		if (b->hidden_row[i] < 0 || b->hidden_row[i] >= b->n_tok ||
+		    (i && b->hidden_row[i] <= b->hidden_row[i - 1]))
+			witness_complain(w, "hidden_row[] is not ascending, or out of range");
 	for (int i = 0; i < b->n_seq; i++) {
 		const struct batch_seq *q = &b->seq[i];
 
@@ -251,7 +267,7 @@ static inline void witness_forward(struct backend *b, const struct plan *p,
 				   float *logits)
 {
 	struct witness *w = (struct witness *)b;
-	int out = 0;
+	int out = 0, hidden = 0;
 
 	witness_check_batch(w, batch);
 	if (w->kv)
@@ -274,14 +290,22 @@ static inline void witness_forward(struct backend *b, const struct plan *p,
 			if (q->state)
 				witness_next_state((struct witness_state *)q->state,
 						   batch->ids[row]);
-			if (out < batch->n_out && batch->out_row[out] == row) {
+			bool logit = out < batch->n_out && batch->out_row[out] == row;
+			bool hide = hidden < batch->n_hidden && batch->hidden_row[hidden] == row;
+
+			if (logit || hide) {
 				uint64_t hash = witness_walk(w, pool, q, pos + 1);
 
 				if (q->state)
 					hash = witness_look_at_state(hash, (struct witness_state *)
 										   q->state);
-				witness_speak(&w->taste, hash, pos, p->vocab,
-					      logits + (size_t)out++ * p->vocab);
+				if (logit)
+					witness_speak(&w->taste, hash, pos, p->vocab,
+						      logits + (size_t)out++ * p->vocab);
+				if (hide)
+					witness_hidden(hash, pos, p->hidden,
+						       batch->hidden +
+							       (size_t)hidden++ * p->hidden);
 			}
 		}
 		w->rows += q->n_tok;
