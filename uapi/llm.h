@@ -256,6 +256,9 @@ struct llm_progress {
 	__u32 total;
 };
 
+/* llm_text.flags */
+#define LLM_TEXT_F_MORE (1U << 0) /* DATA: the piece goes on in the next event of this request */
+
 /* llm_text.subtype; 0 in TEXT events */
 #define LLM_DATA_REASONING 1 /* UTF-8 */
 #define LLM_DATA_TOOL_CALL 2 /* a whole call: one object of OpenAI's tool_calls, with index */
@@ -271,7 +274,7 @@ struct llm_progress {
  * @n_ids: token ids (__s32 each) that follow this structure
  * @n_bytes: bytes that follow the ids. TEXT: UTF-8, never a part of a character.
  * @subtype: LLM_DATA_*
- * @__reserved: 0
+ * @flags: LLM_TEXT_F_*
  *
  * Every generated id is posted exactly once and in order, also while its text is held back (an
  * unfinished character, a possible stop string or tool call). The pieces that one id completes are
@@ -282,7 +285,7 @@ struct llm_text {
 	__u32 n_ids;
 	__u32 n_bytes;
 	__u32 subtype;
-	__u32 __reserved;
+	__u32 flags;
 };
 
 /* llm_done.finish */

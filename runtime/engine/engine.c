@@ -53,7 +53,7 @@ static int load_model(struct engine *en, const struct engine_opts *o, struct err
 	return model_load(&en->model, en->checkpoint, en->backend, &lo, e);
 }
 
-static int open_text(struct engine *en, struct err *e)
+static int open_text(struct engine *en, const struct engine_opts *o, struct err *e)
 {
 	const struct model_config *c = &en->model->config;
 	int rc = tokenizer_open(&en->tokenizer, en->checkpoint, e);
@@ -67,9 +67,10 @@ static int open_text(struct engine *en, struct err *e)
 	if (!en->tokenizer)
 		return 0;
 	en->n_eos += tokenizer_eos(en->tokenizer, en->eos + en->n_eos, 7);
-	en->chat = chat_detect(en->checkpoint, en->tokenizer);
-	if (en->chat != CHAT_NONE && chat_stop_id(en->chat, en->tokenizer) >= 0)
-		en->eos[en->n_eos++] = chat_stop_id(en->chat, en->tokenizer);
+	rc = chat_open(&en->chat, en->checkpoint, en->tokenizer, o->chat, e);
+	if (rc)
+		return rc;
+	en->n_eos += chat_stops(en->chat, en->eos + en->n_eos, ENGINE_CHAT_STOPS);
 	return 0;
 }
 
@@ -236,7 +237,7 @@ int engine_open_on(struct engine **out, const struct engine_opts *o, struct back
 	if (!rc)
 		rc = size_kv(en, o, e);
 	if (!rc)
-		rc = open_text(en, e);
+		rc = open_text(en, o, e);
 	if (!rc)
 		rc = alloc_batch(en, e);
 	if (!rc)
@@ -282,6 +283,7 @@ void engine_close(struct engine *en)
 	embed_free(en);
 	sampler_free(&en->sampler);
 	kv_free(&en->kv);
+	chat_close(en->chat);
 	if (en->tokenizer)
 		tokenizer_close(en->tokenizer);
 	if (en->model)
@@ -331,9 +333,15 @@ const struct tokenizer *engine_tokenizer(const struct engine *en)
 	return en->tokenizer;
 }
 
-enum chat_format engine_chat_format(const struct engine *en)
+const struct chat *engine_chat(const struct engine *en)
 {
 	return en->chat;
+}
+
+int engine_eos(const struct engine *en, const int32_t **ids)
+{
+	*ids = en->eos;
+	return en->n_eos;
 }
 
 const struct checkpoint *engine_checkpoint(const struct engine *en)

@@ -44,6 +44,7 @@ struct engine_opts {
 					 * they are computed again when they are wanted */
 	size_t swap_dir_len;            /* bytes of it, 0: to its NUL */
 	uint64_t swap_bytes;            /* of that file, 0: as much as the pool */
+	const struct chat_opts *chat;   /* instead of the checkpoint's template; NULL: nothing is */
 	int max_seqs;                   /* requests running at once, 0: default (32) */
 	int max_waiting;                /* requests that may wait, 0: default (1024) */
 	/* loading progress, from the calling thread; may be NULL */
@@ -78,7 +79,10 @@ struct engine_info {
 };
 const struct engine_info *engine_info(const struct engine *en);
 const struct tokenizer *engine_tokenizer(const struct engine *en);      /* NULL: none */
-enum chat_format engine_chat_format(const struct engine *en);
+/* How conversations become prompts; chat_unusable() if they cannot. NULL without a tokenizer. */
+const struct chat *engine_chat(const struct engine *en);
+/* Ids that end an answer; returns their number. */
+int engine_eos(const struct engine *en, const int32_t **ids);
 const struct checkpoint *engine_checkpoint(const struct engine *en);
 
 /* Conversation: keeps its KV pages between requests; the longest common prefix is reused. */

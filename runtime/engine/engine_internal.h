@@ -16,6 +16,8 @@
 #include "engine/sampler.h"
 #include "model/model.h"
 
+#define ENGINE_CHAT_STOPS 4             /* ids that the chat template ends turns with */
+
 struct session {
 	struct engine *en;
 	struct session *prev, *next;    /* engine's list of sessions, most recently used first */
@@ -93,7 +95,7 @@ struct engine {
 	struct model *model;
 	struct engine_info info;
 	char name[128];
-	enum chat_format chat;
+	struct chat *chat;              /* NULL without a tokenizer */
 	int ctx, chunk, max_seqs, max_waiting;
 	double step_ns;                 /* for prompt tokens in a step with others that decode */
 	double row_ns;                  /* what a prompt token takes, smoothed; 0: unknown yet */
@@ -101,7 +103,7 @@ struct engine {
 	struct kv_cache kv;
 	struct sampler sampler;
 	int n_eos;
-	int32_t eos[MODEL_MAX_EOS + 8];
+	int32_t eos[MODEL_MAX_EOS + 7 + ENGINE_CHAT_STOPS];
 
 	struct session *sessions, *sessions_tail;
 	int n_sessions;

@@ -67,6 +67,14 @@ struct llmdev {
 	bool split;                     /* a DONE's text was delivered, the DONE itself not yet */
 	const char *rest;               /* of a TEXT that llmdev_read() has not given out whole */
 	size_t rest_len;
+
+	/* a piece of DATA that comes in several events (LLM_TEXT_F_MORE), put together */
+	char *piece;
+	size_t piece_len, piece_cap;
+	int32_t *piece_ids;
+	size_t n_piece_ids;
+	uint64_t piece_of;              /* the request; 0: none is under way */
+	bool piece_told;                /* whole and delivered; goes with the next call */
 };
 
 uint64_t lib_now_ns(void);

@@ -17,6 +17,8 @@
 #define DEFAULT_RECOVERY_MS 10000
 #define DEFAULT_TRANSCRIPT  (16u << 20)
 #define PAYLOAD_MAX	    (1u << 30)
+#define PIECE_MAX	    (64u << 20) /* of DATA that comes in parts */
+#define PIECE_KEPT	    4096 /* of its buffer, between two of them */
 
 uint64_t lib_now_ns(void)
 {
@@ -184,6 +186,8 @@ void llmdev_close(struct llmdev *d)
 		close(d->epoll_fd);
 	if (d->timer_fd >= 0)
 		close(d->timer_fd);
+	free(d->piece);
+	free(d->piece_ids);
 	free(d->in);
 	free(d);
 }
@@ -312,6 +316,75 @@ static void fill_text(struct llmdev_event *ev, const uint8_t *payload)
 	ev->subtype = text.subtype;
 }
 
+static void piece_end(struct llmdev *d)
+{
+	d->piece_of = 0;
+	d->piece_len = d->n_piece_ids = 0;
+	if (d->piece_cap > PIECE_KEPT) {
+		free(d->piece);
+		d->piece = NULL;
+		d->piece_cap = 0;
+	}
+}
+
+static int piece_append(struct llmdev *d, const struct llm_text *text, const uint8_t *ids)
+{
+	size_t n = text->n_ids, want = d->piece_len + text->n_bytes;
+	int32_t *v;
+
+	if (want > PIECE_MAX)
+		return -EPROTO;
+	if (want > d->piece_cap) {
+		size_t cap = want * 2;
+		char *p = realloc(d->piece, cap);
+
+		if (!p)
+			return -ENOMEM;
+		d->piece = p;
+		d->piece_cap = cap;
+	}
+	if (n) {
+		v = realloc(d->piece_ids, (d->n_piece_ids + n) * sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		d->piece_ids = v;
+		memcpy(v + d->n_piece_ids, ids, n * sizeof(*v));
+		d->n_piece_ids += n;
+	}
+	memcpy(d->piece + d->piece_len, ids + n * sizeof(*v), text->n_bytes);
+	d->piece_len = want;
+	return 0;
+}
+
+/*
+ * DATA that comes in parts is told when it is whole, over a change of daemons too. 1: *ev is
+ * filled; 0: more is to come.
+ */
+static int take_piece(struct llmdev *d, struct llmdev_event *ev, const struct llm_event *h,
+		      const uint8_t *payload)
+{
+	struct llm_text text;
+	int rc;
+
+	memcpy(&text, payload, sizeof(text));
+	if (!(text.flags & LLM_TEXT_F_MORE) && d->piece_of != h->request_id)
+		return 1;
+	if (d->piece_of != h->request_id)
+		piece_end(d);
+	rc = piece_append(d, &text, payload + sizeof(text));
+	if (rc)
+		return rc;
+	d->piece_of = text.flags & LLM_TEXT_F_MORE ? h->request_id : 0;
+	if (d->piece_of)
+		return 0;
+	ev->text = d->piece;
+	ev->text_len = d->piece_len;
+	ev->ids = d->piece_ids;
+	ev->n_ids = d->n_piece_ids;
+	d->piece_told = true;
+	return 1;
+}
+
 static void fill_done(struct llmdev_event *ev, const uint8_t *payload)
 {
 	struct llm_done done;
@@ -385,6 +458,10 @@ static void session_error(struct llmdev *d, const uint8_t *payload)
  */
 static int take_event(struct llmdev *d, struct llmdev_event *ev)
 {
+	if (d->piece_told) {
+		d->piece_told = false;
+		piece_end(d);
+	}
 	while (d->in_pos < d->in_len) {
 		const void *payload;
 		struct llm_event h;
@@ -417,7 +494,10 @@ static int take_event(struct llmdev *d, struct llmdev_event *ev)
 		}
 		if (rc == 1) {
 			fill(d, ev, &h, payload);
-			return 1;
+			if (h.type == LLM_EVENT_DATA)
+				rc = take_piece(d, ev, &h, payload);
+			if (rc == 1)
+				return 1;
 		}
 		if (rc < 0) {
 			d->in_pos = d->in_len;

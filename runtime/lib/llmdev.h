@@ -69,7 +69,8 @@ enum llmdev_event_kind {
 	LLMDEV_STARTED,            /* the prompt is being read */
 	LLMDEV_PROGRESS,           /* .done of .total prompt tokens */
 	LLMDEV_TEXT,               /* .text and .ids */
-	LLMDEV_DATA,               /* the same, with .subtype (LLM_DATA_* of llm.h) */
+	LLMDEV_DATA,               /* the same, with .subtype (LLM_DATA_* of llm.h): reasoning, a
+				    * whole tool call, log probabilities ... */
 	LLMDEV_DONE,               /* the request is over: .finish, .usage */
 	LLMDEV_ERROR,              /* the request is over: .error, .text is a sentence */
 };

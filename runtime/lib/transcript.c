@@ -97,7 +97,7 @@ static void record_started(struct llmdev *d, struct turn *t, const struct llm_ev
 	}
 }
 
-static int record_text(struct turn *t, const void *payload)
+static int record_text(struct turn *t, uint32_t type, const void *payload)
 {
 	const uint8_t *p = payload;
 	struct llm_text text;
@@ -115,7 +115,9 @@ static int record_text(struct turn *t, const void *payload)
 	if (text.n_ids)
 		memcpy(t->ids + t->body.n_ids, p + sizeof(text), text.n_ids * sizeof(*t->ids));
 	t->body.n_ids += text.n_ids;
-	t->body.posted_bytes += text.n_bytes;
+	/* What does not follow from the ids is no part of what another daemon computes again. */
+	if (type != LLM_EVENT_DATA || text.subtype < LLM_DATA_ASIDE)
+		t->body.posted_bytes += text.n_bytes;
 	return 0;
 }
 
@@ -158,7 +160,7 @@ int turn_record(struct llmdev *d, const struct llm_event *h, const void *payload
 		break;
 	case LLM_EVENT_TEXT:
 	case LLM_EVENT_DATA:
-		if (record_text(t, payload))
+		if (record_text(t, h->type, payload))
 			return -ENOMEM;
 		break;
 	case LLM_EVENT_DONE:

@@ -232,8 +232,7 @@ static void on_submit(struct client *cl, const struct msg *m)
 	cl->n_turns++;
 	if (t->started)
 		say_sparingly(cl->sv, "session %llu request %llu: continues after %zu tokens",
-			      (unsigned long long)cl->number, (unsigned long long)t->id,
-			      t->answer.n);
+			      (unsigned long long)cl->number, (unsigned long long)t->id, t->ids.n);
 	client_next(cl);
 }
 
@@ -270,7 +269,7 @@ static void on_query(struct client *cl)
 	};
 	struct event_part part = {&q, sizeof(q)};
 
-	if (engine_chat_format(sv->en) != CHAT_NONE)
+	if (!chat_unusable(engine_chat(sv->en)))
 		q.features |= LLM_FEATURE_CHAT;
 	if (sv->info->row_invariant)
 		q.features |= LLM_FEATURE_EXACT;
@@ -327,7 +326,7 @@ static int on_open(void *ctx, struct channel *ch, struct err *e)
 	cl->ch = ch;
 	cl->tail = &cl->turns;
 	cl->opened_ns = now_ns();
-	conversation_init(&cl->conv, engine_tokenizer(sv->en), engine_chat_format(sv->en));
+	conversation_init(&cl->conv, engine_tokenizer(sv->en), engine_chat(sv->en));
 	cl->next = sv->clients;
 	if (cl->next)
 		cl->next->prev = cl;
@@ -383,10 +382,8 @@ static void on_room(void *ctx, struct channel *ch)
 	struct client *cl = channel_user(ch);
 	struct turn *t = cl->turns;
 
-	if (!t || !t->park_reader)
-		return;
-	t->park_reader = false;
-	turn_park(t);
+	if (t && t->park_reader)
+		turn_room(t);
 }
 
 const struct transport_handler client_handler = {
@@ -398,8 +395,8 @@ const struct transport_handler client_handler = {
 
 void client_next(struct client *cl)
 {
-	while (cl->ch && !cl->sv->draining && cl->turns && !cl->turns->rq) {
-		if (!turn_start(cl->turns))
+	while (cl->ch && !cl->sv->draining && cl->turns && !cl->turns->begun) {
+		if (!turn_start(cl->turns) && !cl->turns->ended)
 			return;
 		turn_remove(cl->turns);
 	}

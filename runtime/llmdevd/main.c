@@ -29,6 +29,7 @@
 #define MAX_BATCH     1024
 #define DEFAULT_BATCH 32
 #define NOTIFY_NS     200000000u /* between two words about loading */
+#define TEMPLATE_MAX  (1 << 20)
 #define OTHER_FILES   64 /* that are open beside the clients' */
 
 struct options {
@@ -36,11 +37,14 @@ struct options {
 	struct server_opts server;
 	char socket[LLMDEV_PATH_MAX];
 	double drain_s;
+	struct chat_opts chat;
+	char *template;
 };
 
 static const char usage_text[] =
 	"usage: llmdevd MODEL [--socket PATH] [--name NAME] [--batch N] [--pace N]\n"
-	"               [--drain SECONDS] [--limits LIST] [--verbose]\n"
+	"               [--drain SECONDS] [--limits LIST] [--chat-template FILE]\n"
+	"               [--tool-parser NAME] [--reasoning-parser NAME] [--verbose]\n"
 	"               " ENGINE_OPTIONS_USAGE_1 "\n"
 	"               " ENGINE_OPTIONS_USAGE_2 "\n"
 	"\n"
@@ -57,6 +61,13 @@ static const char usage_text[] =
 	"                   (256); events (256K) bytes held for a reader; park (60) seconds that\n"
 	"                   it may leave them; transcript (16M) bytes of a conversation that a\n"
 	"                   client may bring back\n"
+	"  --chat-template FILE\n"
+	"                   use this template, not the checkpoint's\n"
+	"  --tool-parser NAME, --reasoning-parser NAME\n"
+	"                   how the model writes calls (hermes, qwen_xml, gemma4, llama3, "
+	"mistral,\n"
+	"                   harmony, none) and thinks (think, gemma4, harmony, mistral, none);\n"
+	"                   otherwise the template tells\n"
 	"  --verbose        log sessions and requests too\n";
 
 /* ---- small helpers -------------------------------------------------------------------------------- */
@@ -230,6 +241,28 @@ static const struct option long_options[] = {
 	{0},
 };
 
+/* A file's text, malloc'ed; NULL with *e. */
+static char *read_template(const char *path, struct err *e)
+{
+	FILE *f = fopen(path, "re");
+	char *text = malloc(TEMPLATE_MAX + 1);
+	size_t n = f && text ? fread(text, 1, TEMPLATE_MAX + 1, f) : 0;
+	bool ok = n && n <= TEMPLATE_MAX && !ferror(f) && !memchr(text, 0, n);
+
+	if (ok)
+		text[n] = '\0';
+	else if (!f || !text || ferror(f))
+		err_set(e, -EINVAL, "--chat-template: %s: %s", path, strerror(errno));
+	else
+		err_set(e, -EINVAL, "--chat-template: %s: no template of 1 to %d bytes", path,
+			TEMPLATE_MAX);
+	if (f)
+		fclose(f);
+	if (!ok)
+		free(text);
+	return ok ? text : NULL;
+}
+
 /* One option. 0, or -EINVAL with *e. */
 static int take_option(struct options *o, int opt, char **argv, struct err *e)
 {
@@ -271,6 +304,28 @@ static int take_option(struct options *o, int opt, char **argv, struct err *e)
 		free(list);
 		return rc;
 	}
+	case OPT_CHAT_TEMPLATE:
+		free(o->template);
+		o->template = read_template(optarg, e);
+		o->chat.template = o->template;
+		return o->template ? 0 : -EINVAL;
+	case OPT_TOOL_PARSER:
+		rc = output_tools_by_name(optarg);
+		if (rc < 0)
+			return err_set(e, -EINVAL,
+				       "--tool-parser: `%s`: llmdevd --help has the names", optarg);
+		o->chat.force_tools = true;
+		o->chat.format.tools = (enum output_tools)rc;
+		return 0;
+	case OPT_REASONING_PARSER:
+		rc = output_reasoning_by_name(optarg);
+		if (rc < 0)
+			return err_set(e, -EINVAL,
+				       "--reasoning-parser: `%s`: llmdevd --help has the names",
+				       optarg);
+		o->chat.force_reasoning = true;
+		o->chat.format.reasoning = (enum output_reasoning)rc;
+		return 0;
 	case OPT_VERBOSE:
 		o->server.verbose = true;
 		return 0;
@@ -317,6 +372,7 @@ static int parse_options(struct options *o, int argc, char **argv)
 	o->server.max_batch = o->engine.max_seqs;
 	o->server.socket = o->socket;
 	o->server.log = log_line;
+	o->engine.chat = &o->chat;
 	return -1;
 }
 
@@ -500,6 +556,7 @@ int main(int argc, char **argv)
 	}
 	server_close(sv);
 	engine_close(en);
+	free(o.template);
 	close(sigfd);
 	return rc;
 }

@@ -19,6 +19,9 @@ enum {
 	OPT_DRAIN,
 	OPT_LIMITS,
 	OPT_VERBOSE,
+	OPT_CHAT_TEMPLATE,
+	OPT_TOOL_PARSER,
+	OPT_REASONING_PARSER,
 	OPT_HELP
 };
 
@@ -31,6 +34,9 @@ enum {
 	{"drain", required_argument, NULL, OPT_DRAIN},                                             \
 	{"limits", required_argument, NULL, OPT_LIMITS},                                           \
 	{"verbose", no_argument, NULL, OPT_VERBOSE},                                               \
+	{"chat-template", required_argument, NULL, OPT_CHAT_TEMPLATE},                             \
+	{"tool-parser", required_argument, NULL, OPT_TOOL_PARSER},                                 \
+	{"reasoning-parser", required_argument, NULL, OPT_REASONING_PARSER},                       \
 	{"help", no_argument, NULL, OPT_HELP}
 /* clang-format on */
 

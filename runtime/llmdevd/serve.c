@@ -10,7 +10,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/fnv.h"
 #include "llmdevd/server_internal.h"
 
 #define LOG_BURST      20 /* lines at once that clients bring about */
@@ -139,7 +138,7 @@ static void report_swap(struct server *sv)
 static void send_away(struct server *sv)
 {
 	for (struct client *cl = sv->clients; cl; cl = cl->next) {
-		if (cl->ch && !(cl->turns && cl->turns->rq) && channel_flushed(cl->ch))
+		if (cl->ch && !(cl->turns && cl->turns->begun) && channel_flushed(cl->ch))
 			channel_close(cl->ch);
 	}
 	transport_flush(sv->t);
@@ -201,7 +200,8 @@ int server_open(struct server **out, struct engine *en, const struct server_opts
 		.max_channels = o->max_sessions + SERVER_SPARE_CHANNELS,
 		.max_input = o->max_queue,
 	};
-	const char *template;
+	const int32_t *eos;
+	int n_eos = engine_eos(en, &eos);
 	struct server *sv = calloc(1, sizeof(*sv));
 	int rc;
 
@@ -212,19 +212,18 @@ int server_open(struct server **out, struct engine *en, const struct server_opts
 	sv->info = engine_info(en);
 	sv->start_ns = now_ns();
 	sampling_default(&sv->sampling, en);
-	template = checkpoint_chat_template(engine_checkpoint(en));
-	if (engine_chat_format(en) != CHAT_NONE) {
-		const char *name = chat_format_name(engine_chat_format(en));
-
-		sv->template_hash = fnv1a(FNV_START, name, strlen(name));
-		if (template)
-			sv->template_hash = fnv1a(sv->template_hash, template, strlen(template));
+	rc = grammar_cache_open(&sv->grammars, engine_tokenizer(en), sv->info->vocab, eos, n_eos,
+				e);
+	if (rc) {
+		free(sv);
+		return rc;
 	}
 	if (limits_init(&sv->limits, o->max_unfinished, o->max_principal, o->max_uid))
 		rc = err_set(e, -ENOMEM, "server: no memory");
 	else
 		rc = socket_transport_open(&sv->t, &so, &client_handler, sv, e);
 	if (rc) {
+		grammar_cache_close(sv->grammars);
 		limits_free(&sv->limits);
 		free(sv);
 		return rc;
@@ -271,7 +270,7 @@ bool server_idle(const struct server *sv)
 	if (sv->draining && now_ns() >= sv->drain_ns)
 		return true;
 	for (const struct client *cl = sv->clients; cl; cl = cl->next) {
-		if (cl->turns && cl->turns->rq)
+		if (cl->turns && cl->turns->begun)
 			return false;
 	}
 	return transport_flushed(sv->t);
@@ -298,5 +297,6 @@ void server_close(struct server *sv)
 	sv->reap_owed = true;
 	clients_reap(sv);
 	limits_free(&sv->limits);
+	grammar_cache_close(sv->grammars);
 	free(sv);
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The inside of the daemon's core (serve.h): a server, its clients, their turns. Shared by turn.c
- * (one request's life), client.c (sessions and their messages), limits.c (who may have how much
+ * (one request's life), turn_answer.c (what it says), turn_post.c (events on their way), client.c (sessions and their messages), limits.c (who may have how much
  * unfinished), status.c and serve.c (the loop). One thread, no locks.
  *
  * A turn is one request from its SUBMIT to its terminal event. It outlives that event while the
- * engine still holds its request: `ended` then says that nothing more may be posted. A client
+ * engine still holds its request: `ended` then says that nothing more may be posted. It outlives the
+ * engine's request while events wait for room in the channel (`closing`). A client
  * outlives its channel in the same way. Both go when the engine lets go (turn.c: ENGINE_DONE,
  * ENGINE_ERROR).
  */
@@ -14,6 +15,8 @@
 
 #include <stdbool.h>
 
+#include "llmdevd/answer.h"
+#include "llmdevd/constraint.h"
 #include "llmdevd/conversation.h"
 #include "llmdevd/limits.h"
 #include "llmdevd/payload.h"
@@ -32,16 +35,27 @@ struct turn {
 	struct charge charge; /* whose limits it counts against, until it is freed */
 	uint64_t principal; /* whose share of the engine it uses, and who may share its prefixes */
 	int priority;
-	uint32_t format, max_tokens;
+	uint32_t format, flags, max_tokens; /* flags: LLM_SUBMIT_F_* */
 	char *text; /* the payload; freed once it is read */
 	size_t text_len;
 	struct payload payload;
 	struct llm_resume resume; /* as replayed, or as posted with STARTED */
-	struct ids answer; /* posted by an earlier daemon, then generated here */
-	uint64_t posted_bytes; /* text posted with those */
+	int64_t now; /* what its prompt was rendered with */
+	struct ids ids; /* posted by an earlier daemon, then generated here */
+	struct answer answer; /* what they say */
+	struct constraint constraint;
+	uint64_t posted_bytes; /* of pieces, posted by an earlier daemon */
+	uint64_t folded_bytes; /* of pieces that the ids gave so far */
+	size_t n_posted, n_replayed; /* ids posted by an earlier daemon; folded again so far */
+	uint64_t posted_parts; /* of a result, by an earlier daemon */
+	int32_t token; /* the id in hand */
+	bool token_owed; /* no event has carried it yet */
+	struct held_event *held, **held_tail; /* events that the channel had no room for */
 	bool started; /* STARTED is out, here or by an earlier daemon */
+	bool begun; /* its time has come */
+	bool closing; /* its terminal event is held */
 	bool ended; /* its terminal event is out, or nobody wants it */
-	struct request *rq; /* NULL: waits for its turn */
+	struct request *rq; /* NULL: the engine does not have it */
 	bool park_reader, park_pace;
 	uint64_t submit_ns, parked_ns, pace_ns;
 };
@@ -73,7 +87,8 @@ struct server {
 	struct client *spare[SPARE_CLIENTS]; /* a ring: the next one takes spare[next_spare] */
 	int next_spare;
 	int n_sessions; /* clients with a place */
-	uint64_t n_opened, template_hash, start_ns;
+	uint64_t n_opened, start_ns;
+	struct grammar_cache *grammars;
 	uint64_t queue; /* bytes that all turns were given */
 	struct limits limits;
 	uint64_t refused; /* requests, by a limit of the daemon's */
@@ -128,6 +143,42 @@ bool turn_abandon(struct turn *t);
 void turn_expire(struct turn *t, int error, const char *sentence);
 /* Tells the engine whether it may run. */
 void turn_park(struct turn *t);
+/* The channel has room again. The client's list may change. */
+void turn_room(struct turn *t);
+/* Ends a turn whose request the engine may hold; the engine's own end comes with its next step. */
+void turn_end_early(struct turn *t);
+/* Posts an ERROR, in front of what is held; not if it ended already. */
+void turn_error(struct turn *t, int error, const char *sentence);
+/* After an event of the answer: rests while its reader, or its pace, wants it to. */
+void turn_throttle(struct turn *t);
+
+/* ---- turn_post.c ---------------------------------------------------------------------------------- */
+
+/* Posts an event, or holds it until there is room; PROGRESS is dropped then. 0 or -errno. */
+int turn_post(struct turn *t, uint32_t type, const struct event_part *parts, int n);
+/* Posts what is held, as far as there is room. */
+void turn_post_held(struct turn *t);
+void turn_drop_held(struct turn *t);
+/* Its terminal event is out, or nobody wants it. */
+void turn_ended(struct turn *t);
+/* One of these pieces of the answer: `type` and subtype of its events, UTF-8. Ends the turn on failure. */
+int turn_post_piece(struct turn *t, uint32_t type, uint32_t subtype, const char *s, size_t n);
+/* A part of a result that is no answer. */
+int turn_post_result(struct turn *t, uint32_t subtype, const void *bytes, size_t n);
+
+/* ---- turn_answer.c -------------------------------------------------------------------------------- */
+
+/* Once the payload is read and the seed is known. `run`: it will be generated, not remembered. */
+int turn_open_answer(struct turn *t, bool run, struct err *e);
+/* The model's format has to be taken apart, so special tokens are spelt. */
+bool turn_is_parsed(const struct turn *t);
+void turn_replayed(struct turn *t, const struct engine_event *ev);
+void turn_token(struct turn *t, const struct engine_event *ev);
+void turn_embedding(struct turn *t, const struct engine_event *ev);
+/* What had been held back. *rest: content that goes with DONE; the caller's to free. */
+int turn_answer_end(struct turn *t, const struct engine_event *ev, struct answer_text *rest);
+/* The whole answer out of its ids alone. */
+int turn_fold(struct turn *t, struct err *e);
 
 /* ---- status.c ------------------------------------------------------------------------------------- */
 

@@ -109,7 +109,7 @@ static void fill_session(struct llm_status_session *s, const struct client *cl)
 		.requests = (uint32_t)cl->n_turns,
 		.tokens = (uint32_t)tokens,
 		.pages = (uint32_t)pages,
-		.generated = t ? (uint32_t)t->answer.n : 0,
+		.generated = t ? (uint32_t)t->ids.n : 0,
 		.priority = t ? t->priority : 0,
 	};
 	memcpy(s->principal, cl->label, sizeof(s->principal));

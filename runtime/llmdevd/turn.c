@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * One request's life in the daemon (server_internal.h): from a SUBMIT to the engine, the engine's
- * events to the client, parking for a slow reader, the ends.
+ * One request's life in the daemon (server_internal.h): from a SUBMIT to the engine, parking for a
+ * slow reader, the ends. What it says is in turn_answer.c.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 
 #include "base/fnv.h"
 #include "llmdevd/server_internal.h"
@@ -35,8 +36,11 @@ static void turn_free(struct turn *t)
 	limits_release(&t->cl->sv->limits, &t->charge);
 	t->cl->sv->queue -= t->bytes;
 	free(t->text);
+	turn_drop_held(t);
+	constraint_close(&t->constraint);
+	answer_close(&t->answer);
 	payload_free(&t->payload);
-	ids_free(&t->answer);
+	ids_free(&t->ids);
 	free(t);
 }
 
@@ -50,17 +54,17 @@ struct turn *turn_new(struct client *cl, const struct msg *m, uint64_t principal
 		return NULL;
 	t->cl = cl;
 	t->text = malloc(s->payload_len + 1);
-	t->answer.v = malloc((s->n_ids + 64) * sizeof(int32_t));
-	if (!t->text || !t->answer.v) {
+	t->ids.v = malloc((s->n_ids + 64) * sizeof(int32_t));
+	if (!t->text || !t->ids.v) {
 		turn_free(t);
 		return NULL;
 	}
 	memcpy(t->text, m->payload, s->payload_len);
 	t->text[s->payload_len] = '\0';
 	t->text_len = s->payload_len;
-	memcpy(t->answer.v, m->ids, s->n_ids * sizeof(int32_t));
-	t->answer.n = s->n_ids;
-	t->answer.cap = s->n_ids + 64;
+	memcpy(t->ids.v, m->ids, s->n_ids * sizeof(int32_t));
+	t->ids.n = t->n_posted = s->n_ids;
+	t->ids.cap = s->n_ids + 64;
 	t->bytes = submit_bytes(m);
 	cl->sv->queue += t->bytes;
 	t->id = m->request_id;
@@ -70,6 +74,7 @@ struct turn *turn_new(struct client *cl, const struct msg *m, uint64_t principal
 	t->priority = s->priority;
 	t->submit_ns = now_ns();
 	t->format = s->format;
+	t->flags = s->flags;
 	t->max_tokens = s->max_tokens;
 	t->resume = m->resume;
 	t->posted_bytes = s->posted_bytes;
@@ -92,26 +97,7 @@ void turn_remove(struct turn *t)
 	turn_free(t);
 }
 
-static int turn_post(struct turn *t, uint32_t type, const struct event_part *parts, int n)
-{
-	int rc;
-
-	if (t->ended || !t->cl->ch)
-		return 0;
-	rc = channel_post(t->cl->ch, type, t->id, t->seq, parts, n);
-	if (!rc)
-		t->seq++;
-	return rc;
-}
-
-static void turn_ended(struct turn *t)
-{
-	if (!t->ended)
-		t->cl->n_turns--;
-	t->ended = true;
-}
-
-static void turn_error(struct turn *t, int error, const char *sentence)
+void turn_error(struct turn *t, int error, const char *sentence)
 {
 	struct llm_error err = {.error = error, .n_bytes = (uint32_t)strlen(sentence)};
 	struct event_part parts[] = {{&err, sizeof(err)}, {sentence, err.n_bytes}};
@@ -120,6 +106,7 @@ static void turn_error(struct turn *t, int error, const char *sentence)
 		say_sparingly(t->cl->sv, "session %llu request %llu: %s",
 			      (unsigned long long)t->cl->number, (unsigned long long)t->id,
 			      sentence);
+	turn_drop_held(t);
 	turn_post(t, LLM_EVENT_ERROR, parts, 2);
 	turn_ended(t);
 }
@@ -132,8 +119,7 @@ void turn_park(struct turn *t)
 	engine_pause(t->rq, !t->ended && t->park_pace);
 }
 
-/* Ends a turn whose request the engine may hold; the engine's own end comes with its next step. */
-static void turn_end_early(struct turn *t)
+void turn_end_early(struct turn *t)
 {
 	turn_ended(t);
 	if (!t->rq)
@@ -143,7 +129,7 @@ static void turn_end_early(struct turn *t)
 	t->cl->sv->step_owed = true;
 }
 
-static void turn_throttle(struct turn *t)
+void turn_throttle(struct turn *t)
 {
 	const struct server *sv = t->cl->sv;
 
@@ -168,6 +154,7 @@ static void turn_throttle(struct turn *t)
 static void turn_started(struct turn *t)
 {
 	struct server *sv = t->cl->sv;
+	const struct payload *p = &t->payload;
 	struct llm_resume *r = &t->resume;
 	struct event_part part = {r, sizeof(*r)};
 
@@ -177,48 +164,29 @@ static void turn_started(struct turn *t)
 	*r = (struct llm_resume){
 		.size = sizeof(*r),
 		.fingerprint = sv->info->fingerprint,
-		.chat_template = t->payload.kind == PAYLOAD_PROMPT ? 0 : sv->template_hash,
-		.prompt_hash = hash_ids(&t->payload.prompt),
-		.seed = t->payload.sampling.seed,
-		.prompt_tokens = (uint32_t)t->payload.prompt.n,
+		.chat_template = payload_is_chat(p) ? chat_hash(engine_chat(sv->en)) : 0,
+		.prompt_hash = hash_ids(&p->prompt.ids),
+		.seed = p->sampling.seed,
+		.date = (uint64_t)t->now,
+		.prompt_tokens = (uint32_t)p->prompt.ids.n,
 	};
-	if (t->payload.kind == PAYLOAD_MESSAGES)
+	if (p->kind == PAYLOAD_MESSAGES)
 		r->flags = LLM_RESUME_F_FRESH;
-	else if (t->payload.kind == PAYLOAD_PROMPT)
+	else if (p->kind != PAYLOAD_TURN)
 		r->flags = LLM_RESUME_F_ALONE;
 	/* Without STARTED a client could not ask for a continuation: it must not be left out. */
 	if (turn_post(t, LLM_EVENT_STARTED, &part, 1)) {
-		turn_error(t, ENOSPC, "events: nobody reads them: read, then ask again");
+		turn_error(t, ENOMEM, "events: no memory: try again later");
 		turn_end_early(t);
 	}
 }
 
-static void turn_token(struct turn *t, const struct engine_event *ev)
-{
-	struct llm_text text = {.n_ids = 1, .n_bytes = (uint32_t)ev->text_len};
-	struct event_part parts[] = {{&text, sizeof(text)},
-				     {&ev->id, sizeof(ev->id)},
-				     {ev->text, ev->text_len}};
-
-	if (ids_push(&t->answer, ev->id)) {
-		turn_error(t, ENOMEM, "answer: no memory");
-		turn_end_early(t);
-		return;
-	}
-	if (turn_post(t, LLM_EVENT_TEXT, parts, 3)) {
-		turn_error(t, ENOSPC, "events: nobody reads them: read, then ask again");
-		turn_end_early(t);
-		return;
-	}
-	t->posted_bytes += ev->text_len;
-	turn_throttle(t);
-}
-
-static void post_done(struct turn *t, const struct engine_event *ev, uint32_t finish)
+static int post_done(struct turn *t, const struct engine_event *ev, uint32_t finish,
+		     const struct answer_text *rest)
 {
 	struct llm_done done = {
 		.finish = finish,
-		.n_bytes = (uint32_t)ev->text_len,
+		.n_bytes = (uint32_t)rest->n,
 		.prompt_tokens = (uint32_t)ev->prompt_tokens,
 		.cached_tokens = (uint32_t)ev->cached_tokens,
 		.completion_tokens = (uint32_t)ev->completion_tokens,
@@ -227,27 +195,36 @@ static void post_done(struct turn *t, const struct engine_event *ev, uint32_t fi
 		.first_ns = ev->ns_first,
 		.end_ns = ev->ns_end,
 	};
-	struct event_part parts[] = {{&done, sizeof(done)}, {ev->text, ev->text_len}};
+	struct event_part parts[] = {{&done, sizeof(done)}, {rest->v, rest->n}};
 
-	if (turn_post(t, LLM_EVENT_DONE, parts, 2))
-		turn_error(t, EOVERFLOW, "answer: its last piece is larger than an event");
-	if (t->cl->sv->o.verbose && !t->ended)
+	int rc = turn_post(t, LLM_EVENT_DONE, parts, 2);
+
+	if (rc)
+		turn_error(t, ENOMEM, "events: no memory: try again later");
+	else if (t->cl->sv->o.verbose)
 		say(t->cl->sv,
 		    "session %llu request %llu: done: %d prompt tokens (%d cached), %d generated",
 		    (unsigned long long)t->cl->number, (unsigned long long)t->id, ev->prompt_tokens,
 		    ev->cached_tokens, ev->completion_tokens);
+	return rc;
 }
 
 /* The answer, complete or cancelled, becomes part of the conversation. */
 static void turn_commit(struct turn *t)
 {
 	struct client *cl = t->cl;
+	json_t *message = NULL;
 
-	if (t->payload.kind == PAYLOAD_PROMPT)
+	if (!payload_is_chat(&t->payload))
 		return;
 	if (t->payload.kind == PAYLOAD_MESSAGES)
 		cl->lost = NULL;
-	if (conversation_commit(&cl->conv, &t->payload.prompt, t->answer.v, t->answer.n))
+	if (cl->conv.chat) {
+		message = answer_message(&t->answer);
+		if (!message)
+			cl->lost = "conversation: no memory to keep it: start a new one";
+	}
+	if (conversation_commit(&cl->conv, &t->payload.prompt, t->ids.v, t->ids.n, message))
 		cl->lost = "conversation: no memory to keep it: start a new one";
 }
 
@@ -268,14 +245,38 @@ static void turn_done(struct turn *t, const struct engine_event *ev)
 	uint32_t finish = ev->finish == FINISH_STOP	? LLM_FINISH_STOP
 			  : ev->finish == FINISH_LENGTH ? LLM_FINISH_LENGTH
 							: LLM_FINISH_CANCELLED;
+	bool wanted = !t->ended;
+	struct answer_text rest = {0};
 
+	t->rq = NULL;
 	/* One that was ended with an error is no part of the conversation. */
-	if (!t->ended) {
-		post_done(t, ev, finish);
-		if (!t->ended)
+	if (wanted && !turn_answer_end(t, ev, &rest)) {
+		int rc = post_done(t, ev, finish, &rest);
+
+		if (!rc && t->closing) {
+			free(rest.v);
+			return; /* turn_room() goes on */
+		}
+		if (!rc)
 			turn_commit(t);
-		turn_ended(t);
 	}
+	free(rest.v);
+	turn_ended(t);
+	turn_finish(t);
+}
+
+void turn_room(struct turn *t)
+{
+	bool closing = t->closing;
+
+	turn_post_held(t);
+	if (t->held)
+		return;
+	t->park_reader = false;
+	turn_park(t);
+	if (!closing)
+		return;
+	turn_commit(t);
 	turn_finish(t);
 }
 
@@ -285,7 +286,10 @@ static void on_event(void *ctx, struct request *r, const struct engine_event *ev
 
 	switch (ev->kind) {
 	case ENGINE_REPLAYED:
+		turn_replayed(t, ev);
+		break;
 	case ENGINE_EMBEDDING:
+		turn_embedding(t, ev);
 		break;
 	case ENGINE_STARTED:
 		turn_started(t);
@@ -294,8 +298,9 @@ static void on_event(void *ctx, struct request *r, const struct engine_event *ev
 		struct llm_progress p = {(uint32_t)ev->done, (uint32_t)ev->total};
 		struct event_part part = {&p, sizeof(p)};
 
-		/* News for people: dropped where there is no room for it. */
-		turn_post(t, LLM_EVENT_PROGRESS, &part, 1);
+		/* News for people; of vectors only parts are told, so that they can be counted. */
+		if (t->payload.kind != PAYLOAD_EMBED)
+			turn_post(t, LLM_EVENT_PROGRESS, &part, 1);
 		break;
 	}
 	case ENGINE_TOKEN:
@@ -307,6 +312,7 @@ static void on_event(void *ctx, struct request *r, const struct engine_event *ev
 	case ENGINE_ERROR:
 		turn_error(t, ev->error > 0 ? ev->error : EIO,
 			   ev->message ? ev->message : "engine: failed");
+		t->rq = NULL;
 		turn_finish(t);
 		break;
 	}
@@ -322,9 +328,9 @@ static int check_resume(const struct turn *t, struct err *e)
 	if (r->fingerprint != sv->info->fingerprint)
 		return err_set(e, -ESTALE,
 			       "answer: it began with another model or another build: ask again");
-	if (r->prompt_tokens != t->payload.prompt.n ||
-	    r->prompt_hash != hash_ids(&t->payload.prompt) ||
-	    r->chat_template != (t->payload.kind == PAYLOAD_PROMPT ? 0 : sv->template_hash))
+	if (r->prompt_tokens != t->payload.prompt.ids.n ||
+	    r->prompt_hash != hash_ids(&t->payload.prompt.ids) ||
+	    r->chat_template != (payload_is_chat(&t->payload) ? chat_hash(engine_chat(sv->en)) : 0))
 		return err_set(
 			e, -ESTALE,
 			"answer: the conversation reads differently to this daemon: ask again");
@@ -336,17 +342,35 @@ static int turn_read(struct turn *t, struct err *e)
 {
 	struct client *cl = t->cl;
 	struct server *sv = cl->sv;
+	struct payload_env env = {
+		.conversation = &cl->conv,
+		.chat = engine_chat(sv->en),
+		.sampling = &sv->sampling,
+		.info = sv->info,
+	};
 	int rc;
 
-	rc = payload_read(&t->payload, t->format, t->text, t->text_len, &cl->conv, &sv->sampling,
-			  sv->info->vocab, e);
+	if (t->started)
+		t->now = (int64_t)t->resume.date;
+	else if (chat_uses_date(env.chat))
+		t->now = (int64_t)time(NULL);
+	env.now = t->now;
+	rc = payload_read(&t->payload, t->format, t->text, t->text_len, &env, e);
 	free(t->text);
 	t->text = NULL;
 	if (rc)
 		return rc;
 	if (t->payload.kind == PAYLOAD_TURN && cl->lost)
 		return err_set(e, -ESTALE, "%s", cl->lost);
-	return check_resume(t, e);
+	rc = check_resume(t, e);
+	if (rc)
+		return rc;
+	if (t->started)
+		t->payload.sampling.seed = t->resume.seed;
+	else if (!t->payload.seeded &&
+		 getrandom(&t->payload.sampling.seed, sizeof(t->payload.sampling.seed), 0) < 0)
+		t->payload.sampling.seed = now_ns();
+	return 0;
 }
 
 /* Nothing is computed: a token's result does not depend on when that was, so the next turn's prompt
@@ -354,8 +378,13 @@ static int turn_read(struct turn *t, struct err *e)
 void turn_remember(struct turn *t)
 {
 	struct err e;
+	int rc = turn_read(t, &e);
 
-	if (turn_read(t, &e)) {
+	if (!rc)
+		rc = turn_open_answer(t, false, &e);
+	if (!rc && payload_is_chat(&t->payload))
+		rc = turn_fold(t, &e);
+	if (rc) {
 		t->cl->lost =
 			"conversation: it was held with another model or build: start a new one";
 		say_sparingly(t->cl->sv, "session %llu: cannot be continued: %s",
@@ -366,25 +395,38 @@ void turn_remember(struct turn *t)
 	turn_free(t);
 }
 
+static const uint64_t *on_mask(void *ctx, struct request *r)
+{
+	struct turn *t = ctx;
+
+	return constraint_mask(&t->constraint, &t->answer);
+}
+
 static int turn_submit(struct turn *t, struct err *e)
 {
+	const struct payload *y = &t->payload;
 	struct request_params p = {
-		.session = t->payload.kind == PAYLOAD_PROMPT ? NULL : t->cl->session,
-		.prompt = t->payload.prompt.v,
-		.n_prompt = t->payload.prompt.n,
-		.n_history = t->payload.kind == PAYLOAD_TURN ? t->cl->conv.ids.n : 0,
+		.session = payload_is_chat(y) ? t->cl->session : NULL,
+		.prompt = y->prompt.ids.v,
+		.n_prompt = y->prompt.ids.n,
+		.n_history = y->prompt.n_history,
 		.generated = t->cl->conv.generated,
-		.max_tokens = t->payload.max_tokens,
+		.embed = y->kind == PAYLOAD_EMBED,
+		.max_tokens = y->max_tokens,
 		.principal = t->principal,
 		.priority = t->priority,
 		.deadline_ns = t->deadline_ns,
-		.sampling = t->payload.sampling,
-		.n_logprobs = -1,
-		.stop = (const char *const *)t->payload.stop,
-		.n_stop = t->payload.n_stop,
-		.posted = t->answer.v,
-		.n_posted = t->answer.n,
-		.posted_bytes = t->posted_bytes,
+		.sampling = y->sampling,
+		.n_logprobs = y->n_logprobs,
+		.bias = y->bias,
+		.n_bias = y->n_bias,
+		.special_text = turn_is_parsed(t),
+		.mask = t->constraint.active ? on_mask : NULL,
+		.stop = (const char *const *)y->stop,
+		.n_stop = y->n_stop,
+		.posted = t->ids.v,
+		.n_posted = t->ids.n,
+		.posted_bytes = UINT64_MAX, /* of pieces: turn_answer.c checks it */
 		.on_event = on_event,
 		.ctx = t,
 	};
@@ -398,24 +440,39 @@ static int turn_submit(struct turn *t, struct err *e)
 	return rc;
 }
 
+/* What the engine is not needed for. */
+static void turn_result(struct turn *t)
+{
+	struct engine_event none = {0};
+	struct answer_text rest = {0};
+
+	turn_started(t);
+	turn_post_result(t, LLM_DATA_JSON, t->payload.result, t->payload.result_len);
+	none.ns_submit = none.ns_start = none.ns_first = none.ns_end = now_ns();
+	none.prompt_tokens = (int)t->payload.prompt.ids.n;
+	post_done(t, &none, LLM_FINISH_STOP, &rest);
+}
+
 int turn_start(struct turn *t)
 {
 	struct client *cl = t->cl;
-	struct sampling *sampling = &t->payload.sampling;
 	struct err e;
 	int rc;
 
+	t->begun = true;
+	/* STARTED was the first event, parts of the result all others. */
+	t->posted_parts = t->started ? t->seq - 1 : 0;
 	rc = turn_read(t, &e);
-	if (!rc && !cl->session)
-		rc = engine_session_open(cl->sv->en, &cl->session, &e);
-	if (!rc) {
-		if (t->started)
-			sampling->seed = t->resume.seed;
-		else if (!t->payload.seeded &&
-			 getrandom(&sampling->seed, sizeof(sampling->seed), 0) < 0)
-			sampling->seed = now_ns();
-		rc = turn_submit(t, &e);
+	if (!rc && t->payload.kind == PAYLOAD_RESULT) {
+		turn_result(t);
+		return 0;
 	}
+	if (!rc && !cl->session && payload_is_chat(&t->payload))
+		rc = engine_session_open(cl->sv->en, &cl->session, &e);
+	if (!rc)
+		rc = turn_open_answer(t, true, &e);
+	if (!rc)
+		rc = turn_submit(t, &e);
 	if (rc)
 		turn_error(t, -rc, e.msg);
 	return rc;
@@ -426,8 +483,9 @@ int turn_start(struct turn *t)
 void turn_cancel(struct turn *t)
 {
 	struct engine_event none = {0};
+	struct answer_text rest = {0};
 
-	if (t->ended)
+	if (t->ended || t->closing)
 		return;
 	if (t->rq) {
 		t->park_reader = t->park_pace = false;
@@ -437,8 +495,8 @@ void turn_cancel(struct turn *t)
 		return;
 	}
 	none.ns_submit = none.ns_start = none.ns_first = none.ns_end = now_ns();
-	none.completion_tokens = (int)t->answer.n;
-	post_done(t, &none, LLM_FINISH_CANCELLED);
+	none.completion_tokens = (int)t->ids.n;
+	post_done(t, &none, LLM_FINISH_CANCELLED, &rest);
 	turn_ended(t);
 	turn_remove(t);
 }

@@ -1,61 +1,79 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From a conversation to prompt ids, for the compiled-in formats: ChatML (Qwen and the demo model)
- * and Llama-3. The format is recognised from the checkpoint's chat template and vocabulary.
- * Content of messages is encoded without TOK_SPECIAL: a user cannot type a control token.
+ * From a conversation to prompt ids: the checkpoint's chat template (template/template.h), and what
+ * has to be known around it.
  *
- * A template is recognised only if what it does with plain messages (system, user, assistant) is
- * known to the byte; a template that is nearly one of ours gives CHAT_NONE. Llama-3.2's, which
- * writes today's date, is one of those.
+ * What a template expects of messages differs: arguments of calls as objects or as text, content as
+ * text or as parts, an absent content as null or as "". It is found out when the template is opened,
+ * by rendering small conversations, and messages are brought into that shape. What is left is the
+ * template's: if it refuses a conversation, its own sentence is the error.
  *
- * Difference to the templates: they render a conversation anew for every answer and may then drop
- * something from earlier turns (Qwen3: the <think> block). Here a conversation only grows: the ids
- * that were generated stay as they are, and an assistant's message given as text is always rendered
- * as an earlier turn (Qwen3: without its <think> block, even if it is the last message).
+ * Special tokens come from the template and from trusted variables only: a user cannot type one.
  */
 #ifndef LLMDEV_CHAT_H
 #define LLMDEV_CHAT_H
 
+#include <jansson.h>
+
+#include "text/output/output.h"
+#include "text/template/template.h"
 #include "text/tokenizer.h"
 
-enum chat_format {
-	CHAT_NONE,
-	CHAT_CHATML, /* no system turn unless given */
-	CHAT_LLAMA3,
-	CHAT_CHATML_ASSISTANT, /* default system turn of Qwen1.5 and Qwen2 */
-	CHAT_QWEN25, /* default system turn of Qwen2.5 */
-	CHAT_QWEN3, /* <think> blocks of earlier answers are dropped */
-	CHAT_QWEN3_THINK, /* the same, and an answer starts with <think> (2507-Thinking) */
-	CHAT_LLAMA31, /* a system turn with fixed dates, always (3.1 and 3.3) */
-};
+struct chat;
 
-struct chat_msg {
-	const char *role; /* "system", "user", "assistant" */
-	const char *content;
-	size_t len;
+/* All zero: everything as the checkpoint says. */
+struct chat_opts {
+	const char *template;           /* source that replaces the checkpoint's, NUL-terminated */
+	bool force_reasoning, force_tools;      /* the format's part is not detected but this: */
+	struct output_format format;
 };
-
-/* CHAT_NONE if the checkpoint has no template that is one of ours. */
-enum chat_format chat_detect(const struct checkpoint *c, const struct tokenizer *t);
-/* The same from the template's source alone (NULL: none); chat_usable() looks at the vocabulary. */
-enum chat_format chat_detect_template(const char *source);
-bool chat_usable(enum chat_format f, const struct tokenizer *t);
-/* "chatml", "llama3", ...; "none". */
-const char *chat_format_name(enum chat_format f);
 
 /*
- * Append the ids of msgs[0..n) to *out and, if `open_answer`, the head of the assistant's turn.
- * `first` says that these are the first messages of the conversation (BOS and a default system
- * turn belong there). Rendering turn by turn gives the same ids as rendering all at once; the
- * end-of-turn marker after a generated answer is the caller's: chat_close_turn().
- * -EINVAL: a role that is none of the three, or CHAT_NONE. On failure *out is as it was.
+ * `o` may be NULL. A checkpoint whose template is missing or cannot be used still gives a chat, whose
+ * chat_unusable() says why; o->template that cannot be used is an error. `t` must outlive it.
  */
-int chat_render(enum chat_format f, const struct tokenizer *t, const struct chat_msg *msgs, int n,
-		bool first, bool open_answer, struct ids *out, struct err *e);
-/* What follows the ids of a generated answer (which may or may not end in the stop token). */
-int chat_close_turn(enum chat_format f, const struct tokenizer *t, bool ended_with_stop,
-		    struct ids *out, struct err *e);
-/* The id that ends an assistant's turn, -1 if none. */
-int32_t chat_stop_id(enum chat_format f, const struct tokenizer *t);
+int chat_open(struct chat **out, const struct checkpoint *c, const struct tokenizer *t,
+	      const struct chat_opts *o, struct err *e);
+void chat_close(struct chat *c);
+/* Why no conversation can be rendered, as an error's sentence; NULL: it can. `c` may be NULL. */
+const char *chat_unusable(const struct chat *c);
+
+/* Of the template and all that its renders depend on. */
+uint64_t chat_hash(const struct chat *c);
+/* How answers are to be read. */
+struct output_format chat_output(const struct chat *c);
+/* Ids that end an assistant's turn; returns their number. */
+int chat_stops(const struct chat *c, int32_t *ids, int max);
+/* Renders depend on the day. */
+bool chat_uses_date(const struct chat *c);
+bool chat_takes_tools(const struct chat *c);
+/* Whether a variable switches thinking on and off, or sets its effort. */
+bool chat_takes_thinking(const struct chat *c);
+
+struct chat_request {
+	const json_t *messages;         /* as OpenAI has them, valid; content: text, parts, null */
+	const json_t *tools;            /* NULL: none */
+	const json_t *vars;             /* an object of more variables, NULL: none */
+	bool no_generation_prompt;      /* leave the head of an answer out */
+	bool continue_final;            /* the last message is to be continued: cut after its content */
+	int64_t now;                    /* seconds since 1970, for templates that tell the day */
+};
+
+struct chat_prompt {
+	struct tmpl_output text;
+	bool reasoning_open;            /* it ends inside a reasoning block */
+	bool thinking;                  /* the model may think before it answers */
+};
+
+/*
+ * -EINVAL: the template refuses (its own message) or fails ("chat template: line N: ..."); -E2BIG;
+ * -EOPNOTSUPP: no usable template; -ENOMEM. On failure *out is empty.
+ */
+int chat_render(const struct chat *c, const struct chat_request *r, struct chat_prompt *out,
+		struct err *e);
+void chat_prompt_free(struct chat_prompt *p);
+/* Appends the ids of the text from byte `from` on. */
+int chat_encode(const struct chat *c, const struct tmpl_output *text, size_t from, struct ids *out,
+		struct err *e);
 
 #endif

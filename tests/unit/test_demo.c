@@ -56,15 +56,18 @@ static void check_chat(struct engine *en, const char *mode, const json_t *chat)
 {
 	const char *question = json_string_value(json_object_get(chat, "question"));
 	const char *text = json_string_value(json_object_get(chat, "text"));
-	struct chat_msg msg = {"user", question, strlen(question)};
+	json_t *messages = json_pack("[{s:s,s:s}]", "role", "user", "content", question);
+	const struct chat_request cr = {.messages = messages};
+	struct chat_prompt text_of = {0};
 	struct answer a = {.failed = false};
 	struct ids prompt = {0};
 	struct err e = {""};
 	struct request *r;
 	int rc;
 
-	rc = chat_render(engine_chat_format(en), engine_tokenizer(en), &msg, 1, true, true, &prompt,
-			 &e);
+	rc = chat_render(engine_chat(en), &cr, &text_of, &e);
+	if (!rc)
+		rc = chat_encode(engine_chat(en), &text_of.text, 0, &prompt, &e);
 	CHECK(!rc && same_ids(&prompt, json_object_get(chat, "prompt")),
 	      "%s: \"%s\" becomes transformers' prompt ids %s", mode, question, rc ? e.msg : "");
 	if (!rc) {
@@ -88,6 +91,8 @@ static void check_chat(struct engine *en, const char *mode, const json_t *chat)
 		      "%s: \"%s\" gets the text and stops: %.*s", mode, question, (int)a.text_len,
 		      a.text);
 	}
+	chat_prompt_free(&text_of);
+	json_decref(messages);
 	ids_free(&prompt);
 	ids_free(&a.ids);
 }
@@ -116,8 +121,8 @@ int main(void)
 		if (!CHECK(!engine_open(&en, &o, &e), "%s: opens %s %s", modes[m].name, MODEL,
 			   e.msg))
 			continue;
-		CHECK(engine_chat_format(en) == CHAT_CHATML, "%s: the template is ChatML",
-		      modes[m].name);
+		CHECK(!chat_unusable(engine_chat(en)) && chat_takes_tools(engine_chat(en)),
+		      "%s: its template is usable", modes[m].name);
 		CHECK(engine_info(en)->temperature == 0, "%s: greedy by default", modes[m].name);
 		json_array_foreach (chats, i, chat)
 			check_chat(en, modes[m].name, chat);

@@ -26,9 +26,29 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 # How Qwen2 and Qwen3 cut text into words before merging.
 WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
-TEMPLATE = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
-            "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-            "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+TEMPLATE = (
+    "{% if tools %}{% if messages[0]['role'] == 'system' %}"
+    "{% set about = messages[0]['content'] + '\n\n' %}{% else %}{% set about = '' %}"
+    "{% endif %}"
+    "{{ '<|im_start|>system\n' + about + 'Functions, one JSON object a line:\n<tools>' }}"
+    "{% for tool in tools %}{{ '\n' + (tool | tojson) }}{% endfor %}"
+    "{{ '\n</tools>\nTo call one, write\n<tool_call>\n{\"name\": \"its name\", \"arguments\": "
+    "{its arguments}}\n</tool_call><|im_end|>\n' }}"
+    "{% endif %}{% for message in messages %}"
+    "{% if tools and loop.first and message['role'] == 'system' %}"
+    "{% elif message['role'] == 'tool' %}"
+    "{{ '<|im_start|>user\n<tool_response>\n' + message['content'] + "
+    "'\n</tool_response><|im_end|>\n' }}"
+    "{% elif message['tool_calls'] %}"
+    "{{ '<|im_start|>assistant\n' + (message['content'] or '') }}"
+    "{% for call in message['tool_calls'] %}"
+    "{% if message['content'] or not loop.first %}{{ '\n' }}{% endif %}"
+    "{{ '<tool_call>\n{\"name\": ' + (call['function']['name'] | tojson) + ', \"arguments\": ' + "
+    "(call['function']['arguments'] | tojson) + '}\n</tool_call>' }}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% else %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|im_start|>assistant\n' }}{% endif %}")
 SYSTEM = ["You are a helpful assistant.", "You answer questions about llmdev.", "Be brief."]
 LOSS_HERE = 1  # the target is the assistant's
 

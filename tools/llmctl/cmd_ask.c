@@ -11,7 +11,8 @@
 
 static const char usage[] =
 	"ask [--device PATH | --socket PATH] [--json] [-n N] [--priority N] [--deadline SECONDS] "
-	"[--principal LABEL] [--recovery SECONDS] [--quiet] TEXT (\"-\": from stdin)";
+	"[--principal LABEL] " CTL_THINK_USAGE
+	" [--recovery SECONDS] [--quiet] TEXT (\"-\": from stdin)";
 
 struct ask {
 	struct ctl_session_opts session;
@@ -67,12 +68,14 @@ static int parse(struct ask *a, int argc, char **argv)
 	}
 	if (optind + 1 != argc)
 		return ctl_usage(usage, "ask: TEXT: give exactly one (quote it)");
+	if (a->json && a->session.think >= 0)
+		return ctl_usage(usage, "ask: --json: say in the JSON how to think");
 	return -1;
 }
 
 int cmd_ask(int argc, char **argv)
 {
-	struct ask a = {0};
+	struct ask a = {.session.think = -1};
 	struct llmdev_request r = {0};
 	struct ctl_session *s;
 	char *text = NULL;

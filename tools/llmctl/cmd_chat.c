@@ -19,7 +19,7 @@
 #include "session.h"
 
 static const char usage[] = "chat [MODEL | --device PATH | --socket PATH] [-n N] [--recovery "
-			    "SECONDS] [--quiet] " CTL_COMMON_USAGE;
+			    "SECONDS] [--quiet] " CTL_THINK_USAGE " " CTL_COMMON_USAGE;
 
 struct chat {
 	struct ctl_session_opts session_opts;
@@ -204,7 +204,7 @@ static int open_model(struct chat *c)
 
 		/* The engine's threads inherit it: Ctrl-C is for this thread, which waits for it. */
 		block_sigint(&before);
-		c->local = local_open(&c->engine, c->session_opts.quiet);
+		c->local = local_open(&c->engine, &c->session_opts);
 		pthread_sigmask(SIG_SETMASK, &before, NULL);
 		return c->local ? 0 : 1;
 	}
@@ -242,7 +242,7 @@ static int converse(struct chat *c)
 
 int cmd_chat(int argc, char **argv)
 {
-	struct chat c = {0};
+	struct chat c = {.session_opts.think = -1};
 	int rc = parse(&c, argc, argv);
 
 	if (rc >= 0)

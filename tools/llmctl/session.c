@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* A session with a running daemon (session.h). Owns the libllmdev handle. */
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,8 @@
 #include <unistd.h>
 
 #include "ctl.h"
+#include "llm.h"
+#include "print.h"
 #include "session.h"
 
 #define STDIN_MAX (64u << 20)
@@ -15,7 +18,9 @@
 struct ctl_session {
 	struct llmdev *d;
 	bool quiet;
-	bool newline; /* stdout is at the beginning of a line */
+	int think; /* as in the options; what the first turn says holds for all */
+	bool asked;
+	struct print print;
 };
 
 int ctl_session_option(struct ctl_session_opts *o, int opt, const char *arg)
@@ -31,6 +36,13 @@ int ctl_session_option(struct ctl_session_opts *o, int opt, const char *arg)
 	case CTL_OPT_QUIET:
 		o->quiet = true;
 		return 1;
+	case CTL_OPT_THINK:
+	case CTL_OPT_NO_THINK:
+		o->think = opt == CTL_OPT_THINK;
+		return 1;
+	case CTL_OPT_SHOW_THINKING:
+		o->show_thinking = true;
+		return 1;
 	}
 	return 0;
 }
@@ -41,7 +53,7 @@ static void on_connection(void *ctx, int connected)
 
 	if (s->quiet)
 		return;
-	if (!s->newline && isatty(STDOUT_FILENO))
+	if (!s->print.newline && isatty(STDOUT_FILENO))
 		fputc('\n', stderr);
 	fprintf(stderr, connected ? "[connected again: the answer goes on]\n"
 				  : "[the daemon is gone: waiting for another]\n");
@@ -70,6 +82,8 @@ struct ctl_session *ctl_session_open(const struct ctl_session_opts *o)
 		return NULL;
 	}
 	s->quiet = o->quiet;
+	s->think = o->think;
+	s->print.thinking = o->show_thinking;
 	if (llmdev_open(&s->d, &lo, why, sizeof(why))) {
 		ctl_fail("%s", why);
 		free(s);
@@ -115,6 +129,76 @@ static void print_figures(const struct ctl_session *s, const struct llmdev_event
 	fprintf(stderr, ", %s]\n", llmdev_where(s->d));
 }
 
+/* A turn that says how to think is a conversation of one message; later turns continue it. */
+static char *with_thinking(const char *text, size_t len, bool think)
+{
+	json_t *content = json_stringn(text, len), *o;
+	char *out;
+
+	if (!content) {
+		ctl_fail("TEXT: not UTF-8");
+		return NULL;
+	}
+	o = json_pack("{s:[{s:s,s:o}],s:{s:b,s:b}}", "messages", "role", "user", "content", content,
+		      "chat_template_kwargs", "enable_thinking", think, "thinking", think);
+	out = o ? json_dumps(o, JSON_COMPACT) : NULL;
+	json_decref(o);
+	if (!out)
+		ctl_fail("TEXT: no memory");
+	return out;
+}
+
+static int submit(struct ctl_session *s, const char *text, size_t len, bool json,
+		  const struct llmdev_request *r, uint64_t *id)
+{
+	struct llmdev_request with = *r;
+	char *wrapped = NULL;
+	int rc;
+
+	with.reasoning = s->print.thinking;
+	if (!json && s->think >= 0 && !s->asked) {
+		wrapped = with_thinking(text, len, s->think);
+		if (!wrapped)
+			return 1;
+		text = wrapped;
+		len = strlen(wrapped);
+		json = true;
+	}
+	rc = json ? llmdev_submit_json(s->d, text, len, &with, id)
+		  : llmdev_submit_text(s->d, text, len, &with, id);
+	free(wrapped);
+	return rc ? ctl_fail("%s", llmdev_error(s->d)) : 0;
+}
+
+static int show_call(struct ctl_session *s, const struct llmdev_event *ev)
+{
+	json_t *call = json_loadb(ev->text, ev->text_len, 0, NULL);
+	const json_t *f = json_object_get(call, "function");
+	const char *name = json_string_value(json_object_get(f, "name"));
+	const char *arguments = json_string_value(json_object_get(f, "arguments"));
+	int rc = name && arguments ? print_call(&s->print, name, arguments) : 0;
+
+	json_decref(call);
+	return rc;
+}
+
+static int show_data(struct ctl_session *s, const struct llmdev_event *ev)
+{
+	switch (ev->subtype) {
+	case LLM_DATA_REASONING:
+		return print_thinking(&s->print, ev->text, ev->text_len);
+	case LLM_DATA_TOOL_CALL:
+		return show_call(s, ev);
+	case LLM_DATA_MALFORMED:
+		if (!s->quiet)
+			fprintf(stderr, "[%.*s]\n", (int)ev->text_len, ev->text);
+		return 0;
+	case LLM_DATA_JSON:
+		return print_text(&s->print, ev->text, ev->text_len);
+	}
+	return 0;
+}
+
 int ctl_session_ask(struct ctl_session *s, const char *text, size_t len, bool json,
 		    const struct llmdev_request *r)
 {
@@ -124,11 +208,10 @@ int ctl_session_ask(struct ctl_session *s, const char *text, size_t len, bool js
 	struct llmdev_event ev;
 	int rc;
 
-	s->newline = true;
-	rc = json ? llmdev_submit_json(s->d, text, len, r, &id)
-		  : llmdev_submit_text(s->d, text, len, r, &id);
-	if (rc)
-		return ctl_fail("%s", llmdev_error(s->d));
+	s->print.newline = true;
+	if (submit(s, text, len, json, r, &id))
+		return 1;
+	s->asked = true;
 	for (;;) {
 		if (ctl_sigint() && !cancelled) {
 			llmdev_cancel(s->d, id);
@@ -139,29 +222,26 @@ int ctl_session_ask(struct ctl_session *s, const char *text, size_t len, bool js
 			continue;
 		if (rc <= 0)
 			return ctl_fail("%s", llmdev_error(s->d));
+		if (!first_ns && ev.n_ids)
+			first_ns = ctl_now_ns();
 		switch (ev.kind) {
 		case LLMDEV_TEXT:
-			if (!first_ns)
-				first_ns = ctl_now_ns();
-			if (!ev.text_len)
-				break;
-			fwrite(ev.text, 1, ev.text_len, stdout);
-			if (fflush(stdout))
-				return ctl_fail("stdout: %s", strerror(errno));
-			s->newline = ev.text[ev.text_len - 1] == '\n';
+			if (print_text(&s->print, ev.text, ev.text_len))
+				return 1;
+			break;
+		case LLMDEV_DATA:
+			if (show_data(s, &ev))
+				return 1;
 			break;
 		case LLMDEV_DONE:
-			if (!s->newline)
-				fputc('\n', stdout);
-			fflush(stdout);
+			if (print_end(&s->print))
+				return 1;
 			if (!s->quiet)
 				print_figures(s, &ev, asked_ns, first_ns,
 					      llmdev_recoveries(s->d) - before);
 			return ev.finish == LLMDEV_CANCELLED ? 130 : 0;
 		case LLMDEV_ERROR:
-			if (!s->newline)
-				fputc('\n', stdout);
-			fflush(stdout);
+			print_end(&s->print);
 			return ctl_fail("%.*s", (int)ev.text_len, ev.text);
 		default:
 			break;

@@ -16,6 +16,8 @@ struct ctl_session_opts {
 	const char *path;               /* NULL: whatever is there */
 	bool path_is_device;
 	bool quiet;                     /* no figures */
+	bool show_thinking;             /* print reasoning too */
+	int think;                      /* 1: on, 0: off, -1: as the model does */
 	double recovery_s;              /* 0: the default */
 };
 
@@ -24,14 +26,22 @@ enum {
 	CTL_OPT_SOCKET,
 	CTL_OPT_RECOVERY,
 	CTL_OPT_QUIET,
+	CTL_OPT_THINK,
+	CTL_OPT_NO_THINK,
+	CTL_OPT_SHOW_THINKING,
 };
+
+#define CTL_THINK_USAGE "[--think | --no-think] [--show-thinking]"
 
 /* clang-format off */
 #define CTL_SESSION_OPTIONS                                                                        \
 	{"device", required_argument, NULL, CTL_OPT_DEVICE},                                       \
 	{"socket", required_argument, NULL, CTL_OPT_SOCKET},                                       \
 	{"recovery", required_argument, NULL, CTL_OPT_RECOVERY},                                   \
-	{"quiet", no_argument, NULL, CTL_OPT_QUIET}
+	{"quiet", no_argument, NULL, CTL_OPT_QUIET},                                               \
+	{"think", no_argument, NULL, CTL_OPT_THINK},                                               \
+	{"no-think", no_argument, NULL, CTL_OPT_NO_THINK},                                         \
+	{"show-thinking", no_argument, NULL, CTL_OPT_SHOW_THINKING}
 /* clang-format on */
 
 /* 1: taken; 0: not one of them; -1: bad value, the message is printed. */

@@ -650,10 +650,12 @@ static void add_hidden(struct markers *m, const struct output_format *f)
 		markers_add(m, llama[i], ACT_HIDE, NULL);
 }
 
-static void set_markers(struct output *p)
+static void set_markers(struct output *p, bool ends_are_text)
 {
-	add_hidden(&p->content, &p->format);
-	add_hidden(&p->reasoning, &p->format);
+	if (!ends_are_text) {
+		add_hidden(&p->content, &p->format);
+		add_hidden(&p->reasoning, &p->format);
+	}
 	switch (p->format.reasoning) {
 	case OUTPUT_REASONING_THINK:
 		markers_add(&p->reasoning, "</think>", ACT_CLOSE, NULL);
@@ -709,7 +711,7 @@ int output_open(struct output **out, const struct output_opts *o, struct err *e)
 	if (p->harmony) {
 		harmony_open(p, o->reasoning_open);
 	} else {
-		set_markers(p);
+		set_markers(p, o->ends_are_text);
 		p->state = ST_CONTENT;
 		if (o->format.reasoning && o->reasoning_open) {
 			reasoning_begin(p);

@@ -64,6 +64,8 @@ struct output_opts {
 				    * so that a block is held back until it closes */
 	const json_t *tools;       /* the request's `tools`, borrowed; NULL or empty: none, and what
 				    * looks like a call is content */
+	bool ends_are_text;        /* ends of turns are never spelt in the text, as the engine does it:
+				    * what reads like one was written by ordinary tokens, and stays */
 	uint64_t call_seed;        /* ids of calls are made of this and the call's number */
 };
 
