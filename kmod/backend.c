@@ -395,7 +395,7 @@ int llm_backend_attach(struct llm_device *dev, const struct llm_device_attach *a
 	}
 	stream_open(NULL, *file);
 	llm_device_get(dev);
-	cancel_delayed_work_sync(&dev->recovery);
+	llm_device_adopted(dev);
 	spin_lock(&dev->lock);
 	be->generation = ++dev->generation;
 	if (dev->fingerprint != a->fingerprint)

@@ -365,6 +365,9 @@ extern struct list_head llm_devices;
 extern struct llm_accounts llm_uids;
 extern spinlock_t llm_uids_lock;
 
+/* Devices, sessions and requests that exist: none when the module goes. */
+extern atomic_t llm_live;
+
 bool llm_is_admin(const struct file *file);
 
 /* ---- device.c -------------------------------------------------------------------------------------- */
@@ -377,6 +380,8 @@ struct llm_device *llm_device_get(struct llm_device *dev);
 void llm_device_put(struct llm_device *dev);
 /* The backend is gone: wait for another. */
 void llm_device_orphan(struct llm_device *dev);
+/* Another one comes: do not give it up. May sleep. */
+void llm_device_adopted(struct llm_device *dev);
 /* Looks at the deadlines again, soon; the lock is held. */
 void llm_device_rearm(struct llm_device *dev);
 /* Ends all requests for their clients. */

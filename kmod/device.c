@@ -3,7 +3,7 @@
  * Devices: their nodes, their attributes, the wait for another backend, deadlines.
  *
  * A device is in llm_devices from its creation to its destruction, and freed with its last reference
- * (list, sessions, backend). Work items hold no reference: they are cancelled before the memory goes.
+ * (list, sessions, backend, a work item that is pending or runs).
  */
 #include "core.h"
 #include "trace.h"
@@ -12,6 +12,21 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/sysfs.h>
+
+/* ---- work items ------------------------------------------------------------------------------------ */
+
+/* The lock is held: nothing can drop the last reference in between. */
+static void arm(struct llm_device *dev, struct delayed_work *work, unsigned long delay)
+{
+	if (!mod_delayed_work(system_wq, work, delay))
+		llm_device_get(dev);
+}
+
+static void disarm(struct llm_device *dev, struct delayed_work *work)
+{
+	if (cancel_delayed_work_sync(work))
+		llm_device_put(dev);
+}
 
 /* ---- the wait for a backend -------------------------------------------------------------------------- */
 
@@ -57,6 +72,12 @@ static void recovery_over(struct work_struct *work)
 	}
 	spin_unlock(&dev->lock);
 	llm_bury(&dead);
+	llm_device_put(dev);
+}
+
+void llm_device_adopted(struct llm_device *dev)
+{
+	disarm(dev, &dev->recovery);
 }
 
 void llm_device_orphan(struct llm_device *dev)
@@ -81,8 +102,12 @@ void llm_device_orphan(struct llm_device *dev)
 		struct llm_request *rq = rb_entry(p, struct llm_request, by_id);
 
 		next = rb_next(p);
-		if (rq->state == LLM_RQ_OVER || rq->ses->closed)
-			llm_request_released(rq, &dead);
+		if (rq->state != LLM_RQ_OVER && !rq->ses->closed)
+			continue;
+		llm_request_get(rq);
+		llm_request_error(rq, ECANCELED, "", &dead); /* nobody reads it */
+		llm_request_released(rq, &dead);
+		llm_request_put(rq, &dead);
 	}
 	list_for_each_entry_safe(ses, next_ses, &dev->sessions, node) {
 		ses->known = false;
@@ -91,7 +116,7 @@ void llm_device_orphan(struct llm_device *dev)
 			list_del_init(&ses->replay);
 		ses->replay_at = NULL;
 	}
-	mod_delayed_work(system_wq, &dev->recovery, msecs_to_jiffies(dev->recovery_ms));
+	arm(dev, &dev->recovery, msecs_to_jiffies(dev->recovery_ms));
 	spin_unlock(&dev->lock);
 	llm_bury(&dead);
 }
@@ -106,7 +131,7 @@ void llm_device_rearm(struct llm_device *dev)
 	if (!first)
 		return;
 	end = rb_entry(first, struct llm_request, by_deadline)->sub.deadline_ns;
-	mod_delayed_work(system_wq, &dev->timeout, end > now ? nsecs_to_jiffies(end - now) + 1 : 0);
+	arm(dev, &dev->timeout, end > now ? nsecs_to_jiffies(end - now) + 1 : 0);
 }
 
 static void deadline_passed(struct work_struct *work)
@@ -131,6 +156,7 @@ static void deadline_passed(struct work_struct *work)
 	llm_device_rearm(dev);
 	spin_unlock(&dev->lock);
 	llm_bury(&dead);
+	llm_device_put(dev);
 }
 
 /* ---- attributes ---------------------------------------------------------------------------------------- */
@@ -234,9 +260,8 @@ static void device_free(struct kref *ref)
 {
 	struct llm_device *dev = container_of(ref, struct llm_device, ref);
 
-	cancel_delayed_work_sync(&dev->recovery);
-	cancel_delayed_work_sync(&dev->timeout);
 	kfree(dev);
+	atomic_dec(&llm_live);
 }
 
 struct llm_device *llm_device_get(struct llm_device *dev)
@@ -283,6 +308,7 @@ int llm_device_create(struct llm_device **out, const struct llm_device_create *c
 	lockdep_assert_held(&llm_devices_lock);
 	if (!dev)
 		return -ENOMEM;
+	atomic_inc(&llm_live);
 	kref_init(&dev->ref);
 	spin_lock_init(&dev->lock);
 	init_waitqueue_head(&dev->backend_wait);
@@ -312,7 +338,7 @@ int llm_device_create(struct llm_device **out, const struct llm_device_create *c
 	};
 	rc = misc_register(&dev->misc);
 	if (rc) {
-		kfree(dev);
+		llm_device_put(dev);
 		return rc;
 	}
 	list_add_tail(&dev->all, &llm_devices);
@@ -325,5 +351,7 @@ void llm_device_destroy(struct llm_device *dev)
 	lockdep_assert_held(&llm_devices_lock);
 	list_del(&dev->all);
 	misc_deregister(&dev->misc);
+	disarm(dev, &dev->recovery);
+	disarm(dev, &dev->timeout);
 	llm_device_put(dev);
 }

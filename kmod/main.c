@@ -18,6 +18,7 @@ DEFINE_MUTEX(llm_devices_lock);
 LIST_HEAD(llm_devices);
 struct llm_accounts llm_uids = {RB_ROOT};
 DEFINE_SPINLOCK(llm_uids_lock);
+atomic_t llm_live = ATOMIC_INIT(0);
 
 /* ---- parameters ---------------------------------------------------------------------------------------- */
 
@@ -292,6 +293,7 @@ static void __exit llm_exit(void)
 	list_for_each_entry_safe(dev, next, &llm_devices, all)
 		llm_device_destroy(dev);
 	mutex_unlock(&llm_devices_lock);
+	WARN_ON(atomic_read(&llm_live));
 }
 
 module_init(llm_init);

@@ -22,6 +22,7 @@ static void request_free(struct llm_request *rq)
 	kvfree(rq->ids);
 	kvfree(rq->terminal);
 	kfree(rq);
+	atomic_dec(&llm_live);
 }
 
 void llm_bury(struct llm_dead *d)
@@ -38,6 +39,7 @@ void llm_bury(struct llm_dead *d)
 		kvfree(ses->draft);
 		put_cred(ses->cred);
 		kfree(ses);
+		atomic_dec(&llm_live);
 		llm_device_put(dev);
 	}
 }
@@ -59,6 +61,7 @@ struct llm_request *llm_request_new(struct llm_session *ses, const struct llm_su
 		kvfree(payload);
 		return ERR_PTR(-ENOMEM);
 	}
+	atomic_inc(&llm_live);
 	kref_init(&rq->ref);
 	rq->payload = payload;
 	rq->sub = *sub;

@@ -35,6 +35,7 @@ static int llm_session_open(struct inode *inode, struct file *file)
 
 	if (!ses)
 		return -ENOMEM;
+	atomic_inc(&llm_live);
 	kref_init(&ses->ref);
 	ses->dev = llm_device_get(dev);
 	ses->cred = get_cred(file->f_cred);
@@ -53,6 +54,7 @@ static int llm_session_open(struct inode *inode, struct file *file)
 		put_cred(ses->cred);
 		llm_device_put(dev);
 		kfree(ses);
+		atomic_dec(&llm_live);
 		return -ENOSPC;
 	}
 	dev->n_sessions++;

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: MIT
+# The kernel module in virtual machines; see tests/vm/run. Needs QEMU and, the first time, a network;
+# without either the tests say so and are skipped.
+#   make check-vm [KERNEL=6.1|6.12] [VM_ARCH=x86_64|arm64]  one kernel
+# `make check` runs 6.1 and 6.12 on x86-64 and 6.1 on arm64.
+
+KERNEL ?= 6.1
+.PHONY: check-vm
+check-vm: ## test the kernel module in a VM: KERNEL=6.1|6.12, VM_ARCH=x86_64|arm64
+	$(Q)tools/deps check
+	$(Q)LLMDEV_BUILD=$(O) KERNEL=$(KERNEL) ARCH=$(or $(VM_ARCH),x86_64) tests/run tests/vm/check
+
+CHECK_RUN += tests/vm/check-6.1 tests/vm/check-6.12 tests/vm/check-6.1-arm64
