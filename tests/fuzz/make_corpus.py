@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes the seeds of fuzz_gguf and fuzz_safetensors: small files that use every part of the formats."""
+"""Writes the seeds of fuzz_gguf, fuzz_safetensors and fuzz_grammar: small inputs that use every part."""
 import json
 import os
 import struct
@@ -51,7 +51,28 @@ def gguf(keys, tensors, version=3, align=32):
     return out + bytes(-len(out) % align) + data
 
 
+def grammars():
+    """First byte: which front end reads the rest (fuzz_grammar.c)."""
+    save("fuzz_grammar", "regex", b"\x00^(?:a|b?){2,30}[^c-x\\d]+.\\u00e9$")
+    save("fuzz_grammar", "gbnf", b'\x01root ::= x+ ("," root)? # c\nx ::= [a-c\\x41] "q"{2,3} | <tok> .\n')
+    schema = {
+        "type": "object", "required": ["a", "z"], "additionalProperties": {"type": "integer", "multipleOf": 3},
+        "properties": {
+            "a": {"type": ["string", "null"], "minLength": 2, "maxLength": 300},
+            "b": {"anyOf": [{"$ref": "#/$defs/n"}, {"enum": ["x", 1.5, [None]]}]},
+            "c": {"type": "number", "minimum": -1.25, "exclusiveMaximum": 30},
+            "d": {"type": "array", "prefixItems": [True], "items": {"pattern": "a+$"}, "maxItems": 4},
+            "e": {"allOf": [{"minimum": 1}, {"type": "integer", "maximum": 77}]},
+            "f": {"format": "date-time"}},
+        "$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}}}}
+    save("fuzz_grammar", "schema", b"\x02" + json.dumps(schema).encode())
+    tools = [{"function": {"name": "f", "parameters": schema}}, {"function": {"name": "g"}}]
+    for kind in range(3, 8):
+        save("fuzz_grammar", f"tools-{kind}", bytes([kind | 64]) + json.dumps(tools).encode())
+
+
 def main():
+    grammars()
     save("fuzz_safetensors", "empty", safetensors([]))
     save("fuzz_safetensors", "tensors", safetensors(
         [("a.weight", "BF16", [2, 3], 12), ("b", "F32", [], 4), ("none", "I64", [0], 0),

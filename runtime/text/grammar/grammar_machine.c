@@ -116,7 +116,7 @@ static uint32_t *state_slot(struct machine *m, const struct thread *t, uint32_t 
 		const struct state *s = &m->st[m->st_hash[k]];
 
 		if (s->n_thr == n && s->accept == accept &&
-		    !memcmp(m->thr + s->thr, t, n * sizeof(*t)))
+		    (!n || !memcmp(m->thr + s->thr, t, n * sizeof(*t))))
 			break;
 		k = (k + 1) & (m->st_hash_cap - 1);
 	}
@@ -175,7 +175,8 @@ static uint32_t make_state(struct machine *m, const struct thread *t, uint32_t n
 		m->next = next;
 	}
 	m->st[m->n_st] = (struct state){.thr = m->n_thr, .n_thr = n, .accept = accept};
-	memcpy(m->thr + m->n_thr, t, n * sizeof(*t));
+	if (n)
+		memcpy(m->thr + m->n_thr, t, n * sizeof(*t));
 	m->n_thr += n;
 	memset(m->next + (size_t)m->n_st * m->n_sym, 0, m->n_sym * sizeof(*m->next));
 	*slot = m->n_st;

@@ -45,6 +45,7 @@ struct mask {
 	struct mask *prev, *next; /* by use */
 	struct state **owner; /* &machine.st, which moves */
 	uint32_t state;
+	bool stuck; /* no token goes on and the text may not end: it ends all the same */
 	uint64_t bits[];
 };
 
@@ -488,7 +489,8 @@ int matcher_accept(struct matcher *m, int32_t id)
 	for (int i = 0; i < v->n_eos && mark < 0; i++) {
 		if (v->eos[i] != id)
 			continue;
-		if (!k->st[m->state].accept)
+		if (!k->st[m->state].accept &&
+		    !(k->st[m->state].mask && k->st[m->state].mask->stuck))
 			return -EINVAL;
 		m->ended = true;
 		return 0;
@@ -632,7 +634,8 @@ static bool any_bit(const uint64_t *bits, size_t n)
 	return false;
 }
 
-static void compute(struct grammar_vocab *v, struct shared *sh, uint32_t s, uint64_t *bits)
+/* Returns that no token can go on, nor may the text end. */
+static bool compute(struct grammar_vocab *v, struct shared *sh, uint32_t s, uint64_t *bits)
 {
 	struct machine *k = &sh->m;
 	int run;
@@ -663,11 +666,11 @@ static void compute(struct grammar_vocab *v, struct shared *sh, uint32_t s, uint
 		if (id >= 0 && machine_step(k, s, (uint32_t)(k->prog->n_class + i)) != ST_DEAD)
 			set_bit(bits, id);
 	}
-	/* no token of this vocabulary can go on: the answer ends */
-	if (!any_bit(bits, v->n_words)) {
-		for (int i = 0; i < v->n_eos; i++)
-			set_bit(bits, v->eos[i]);
-	}
+	if (any_bit(bits, v->n_words))
+		return false;
+	for (int i = 0; i < v->n_eos; i++)
+		set_bit(bits, v->eos[i]);
+	return true;
 }
 
 const uint64_t *matcher_mask(struct matcher *m)
@@ -694,7 +697,7 @@ const uint64_t *matcher_mask(struct matcher *m)
 	x = malloc(sizeof(*x) + v->n_words * 8);
 	if (!x)
 		return NULL;
-	compute(v, m->s, m->state, x->bits);
+	x->stuck = compute(v, m->s, m->state, x->bits);
 	if (k->oom) {
 		free(x);
 		return NULL;

@@ -73,7 +73,7 @@ static gnode whole_range(struct gb *b, long long lo, long long hi)
 			alt[n++] = between(b, x, y);
 		}
 		from = to + 1;
-		to = to * 10 + 9;
+		to = len < INT_MAX_DIGITS ? to * 10 + 9 : to;
 	}
 	return gb_list(b, GN_ALT, alt, n);
 }

@@ -7,6 +7,7 @@
  * space is bounded, keywords of one type without `type` mean that type.
  */
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -718,7 +719,7 @@ static bool has_type(const json_t *v, int types)
 	case JSON_INTEGER:
 		return types & (TY_INTEGER | TY_NUMBER);
 	case JSON_REAL:
-		return types & TY_NUMBER || (types & TY_INTEGER && d == (double)(long long)d);
+		return types & TY_NUMBER || (types & TY_INTEGER && d == trunc(d));
 	case JSON_STRING:
 		return types & TY_STRING;
 	case JSON_ARRAY:
