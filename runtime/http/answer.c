@@ -17,6 +17,7 @@ static void free_answer(void *state)
 		buf_free(&c->calls);
 		buf_free(&c->malformed);
 		buf_free(&c->logprobs);
+		buf_free(&c->ids);
 		buf_free(&c->tokens);
 		buf_free(&c->token_logprobs);
 		buf_free(&c->top_logprobs);
@@ -116,13 +117,15 @@ struct answer *answer_new(struct request *rq, const struct answer_kind *kind, si
 		"safety_identifier",
 		"prompt_cache_key",
 		"prompt_cache_retention",
+		"return_token_ids",
 	};
-	bool stream, include_usage;
+	bool stream, include_usage, want_ids;
 	const json_t *seed;
 	struct answer *a;
 	int n;
 
-	if (!read_stream(rq, &stream, &include_usage) || !read_n(rq, prompts, &n))
+	if (!read_stream(rq, &stream, &include_usage) || !read_n(rq, prompts, &n) ||
+	    !get_bool(rq, rq->body, "return_token_ids", "return_token_ids", &want_ids))
 		return NULL;
 	a = calloc(1, sizeof(*a) + (size_t)n * sizeof(a->choices[0]));
 	if (!a) {
@@ -133,6 +136,7 @@ struct answer *answer_new(struct request *rq, const struct answer_kind *kind, si
 	a->kind = kind;
 	a->stream = stream;
 	a->include_usage = include_usage;
+	a->want_ids = want_ids;
 	a->n = a->left = n;
 	a->per_prompt = n / (int)prompts;
 	seed = json_member(rq->body, "seed");
@@ -153,6 +157,24 @@ struct answer *answer_new(struct request *rq, const struct answer_kind *kind, si
 
 /* ---- writing ---------------------------------------------------------------------------------- */
 
+/* As vLLM has it: the ids behind a chunk's text, or a choice's; some have no text of their own. */
+static void write_ids(struct choice *c, struct buf *b)
+{
+	if (!c->a->want_ids)
+		return;
+	buf_str(b, ",\"token_ids\":[");
+	buf_add(b, c->ids.p, c->ids.n);
+	buf_str(b, "]");
+	b->failed |= c->ids.failed;
+	c->ids.n = 0;
+}
+
+static void add_ids(struct choice *c, const struct llmdev_event *ev)
+{
+	for (size_t i = 0; i < ev->n_ids; i++)
+		buf_printf(&c->ids, "%s%d", c->ids.n ? "," : "", ev->ids[i]);
+}
+
 struct buf *chunk_begin(struct choice *c)
 {
 	struct buf *b = &c->a->chunk;
@@ -168,6 +190,7 @@ void chunk_end(struct choice *c, const char *finish)
 {
 	struct buf *b = &c->a->chunk;
 
+	write_ids(c, b);
 	buf_str(b, ",\"finish_reason\":");
 	buf_str(b, finish ? finish : "null");
 	buf_str(b, c->a->include_usage ? "}],\"usage\":null}" : "}]}");
@@ -199,6 +222,7 @@ static void finish_whole(struct answer *a)
 	for (int i = 0; i < a->n; i++) {
 		buf_printf(&b, "%s{\"index\":%d", i ? "," : "", i);
 		a->kind->whole(&a->choices[i], &b);
+		write_ids(&a->choices[i], &b);
 		buf_printf(&b, ",\"finish_reason\":%s}", a->choices[i].finish);
 	}
 	buf_str(&b, "],\"usage\":");
@@ -239,6 +263,8 @@ static void event(struct request *rq, struct upstream *u, const struct llmdev_ev
 		break;
 	case LLMDEV_TEXT:
 	case LLMDEV_DATA:
+		if (c->a->want_ids)
+			add_ids(c, ev);
 		c->a->kind->event(c, ev);
 		break;
 	case LLMDEV_DONE:

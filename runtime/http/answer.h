@@ -19,6 +19,7 @@ struct choice {
 	const char *finish;  /* finish_reason as JSON */
 	struct buf text, reasoning, calls, malformed;
 	struct buf logprobs; /* chat: elements of "content"; comma-separated, not yet sent */
+	struct buf ids;      /* of its tokens, where they are asked for: likewise */
 	struct buf tokens, token_logprobs, top_logprobs, offsets; /* completion: likewise */
 	size_t chars;        /* of text so far, for the offsets */
 	const char *echo;    /* the prompt, to be put before the text; NULL: not */
@@ -41,7 +42,7 @@ struct answer_kind {
 struct answer {
 	struct request *rq;
 	const struct answer_kind *kind;
-	bool stream, include_usage, want_logprobs, seeded;
+	bool stream, include_usage, want_logprobs, want_ids, seeded;
 	int n, left, per_prompt;
 	uint64_t seed;
 	struct usage_sum usage;

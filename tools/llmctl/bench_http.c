@@ -137,6 +137,15 @@ static const char *message_of(const json_t *o)
 	return m ? m : json_string_value(json_object_get(o, "message"));
 }
 
+/* llmdev-gateway's is that of the daemon behind it. */
+static void take_fingerprint(struct bench_target *bt, const json_t *o)
+{
+	const char *text = json_string_value(json_object_get(o, "system_fingerprint"));
+
+	if (text && !bt->facts.fingerprint && !strncmp(text, "llmdev_", 7))
+		bt->facts.fingerprint = strtoull(text + 7, NULL, 16);
+}
+
 static void take_event(struct http_stream *s, const char *data, size_t len)
 {
 	uint64_t now = ctl_now_ns();
@@ -173,6 +182,7 @@ static void take_event(struct http_stream *s, const char *data, size_t len)
 		s->finished = true;
 	free(ids);
 	take_usage(s, o);
+	take_fingerprint(s->base.target, o);
 	json_decref(o);
 }
 
@@ -390,6 +400,21 @@ static size_t on_answer(char *bytes, size_t one, size_t n, void *ctx)
 	return n;
 }
 
+/* What the list says of the model that is measured: the context as vLLM and we tell it. */
+static int context_of(const json_t *models, const char *name)
+{
+	const json_t *model;
+	size_t i;
+
+	json_array_foreach (models, i, model) {
+		const char *id = json_string_value(json_object_get(model, "id"));
+
+		if (id && !strcmp(id, name))
+			return integer_or(model, "max_model_len", 0);
+	}
+	return 0;
+}
+
 /* Asks for the list of models: tells whether anybody is there, and the first one's name. */
 static int look(struct http_target *t, const char *base, struct err *e)
 {
@@ -424,6 +449,8 @@ static int look(struct http_target *t, const char *base, struct err *e)
 	else
 		snprintf(t->base.facts.model, sizeof(t->base.facts.model), "%s",
 			 t->o.model ? t->o.model : id);
+	if (!rc)
+		t->base.facts.context = context_of(json_object_get(o, "data"), t->base.facts.model);
 	json_decref(o);
 	free(a.bytes);
 	free(url);
