@@ -3,7 +3,8 @@
  * libFuzzer target: any text through any parser of answers: whole, byte by byte and in parts that
  * the text itself decides. All must give the same, arguments must be JSON objects, and nothing may be
  * lost but markers and white space. The first three bytes choose: a digit for the reasoning, one for
- * the tools, one whose bits are: an open block, thinking off, no tools.
+ * the tools, one whose bits are: an open block, thinking off, no tools, ends of turns
+ * that are text.
  */
 #include <errno.h>
 #include <stdint.h>
@@ -172,6 +173,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	o.reasoning_open = data[2] & 1;
 	o.thinking = !(data[2] & 2);
 	o.tools = data[2] & 4 ? NULL : tools;
+	o.ends_are_text = data[2] & 8;
 	compare(&o, text, n);
 	account(&o, text, n);
 	return 0;

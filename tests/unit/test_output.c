@@ -12,6 +12,7 @@
 #define OPEN	 1 /* the prompt ends inside reasoning */
 #define OFF	 2 /* thinking is off */
 #define NO_TOOLS 4
+#define TEXT_END 8 /* ends of turns are text */
 
 #define R(x) OUTPUT_REASONING_##x
 #define T(x) OUTPUT_TOOLS_##x
@@ -39,6 +40,7 @@ static void fold(struct record *r, const struct output_format *f, int flags, con
 				.reasoning_open = flags & OPEN,
 				.thinking = !(flags & OFF),
 				.tools = flags & NO_TOOLS ? NULL : tools,
+				.ends_are_text = flags & TEXT_END,
 				.call_seed = 7};
 	struct output *p;
 	struct err e;
@@ -192,6 +194,8 @@ static const struct answer hermes[] = {
 	 "C Write \nM\nC <tool_call> tags"},
 	{"without tools a call is content", NO_TOOLS, "A\n" CALL(F("{}")), "C A\n" CALL(F("{}"))},
 	{"the end of a turn", 0, "Hi<|im_end|>", "C Hi"},
+	{"what reads like the end of a turn", TEXT_END, "Write <|im_end|> there",
+	 "C Write <|im_end|> there"},
 	{"the end of a turn behind a call", 0, CALL(F("{}")) "<|im_end|>\n", "T f {}"},
 	{"nearly markers", 0, "a < b, <tool, <<tool_cal <|im_x",
 	 "C a < b, <tool, <<tool_cal <|im_x"},
