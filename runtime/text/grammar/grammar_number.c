@@ -209,6 +209,20 @@ static bool to_dec(const json_t *x, struct dec *d, bool *neg)
 	return true;
 }
 
+/*
+ * Digits behind the point near a bound: as many as a double tells from it, or what is above an
+ * exclusive bound would be read as the bound.
+ */
+static int digits_near(const struct dec *bound, int max_frac)
+{
+	int n = 15, own = (int)strlen(bound->frac);
+
+	for (long long w = bound->whole; w; w /= 10)
+		n--;
+	n = n < own ? own : n;
+	return n < max_frac ? n : max_frac;
+}
+
 gnode gb_number_range(struct gb *b, const struct bounds *r, int max_frac, const char **why)
 {
 	struct dec zero = {0}, most = {.whole = INT_LIMIT}, lo = {0}, hi = {0};
@@ -223,6 +237,10 @@ gnode gb_number_range(struct gb *b, const struct bounds *r, int max_frac, const 
 		*why = "a bound of more than 20 digits behind the point is not supported";
 		return 0;
 	}
+	if (r->min)
+		max_frac = digits_near(&lo, max_frac);
+	if (r->max)
+		max_frac = digits_near(&hi, max_frac);
 	if (!hi_neg) {
 		bool none = lo_neg || !r->min;
 
