@@ -10,6 +10,8 @@ STARTED, PROGRESS, TEXT, DATA, DONE, ERROR, INFO, STATUS_IS = range(1, 9)
 F_REPLAY, F_FINISHED, F_LOST = 1, 2, 4
 FORMAT_TEXT, FORMAT_JSON = 1, 2
 STOP, LENGTH, CANCELLED = 1, 2, 3
+REASONING, TOOL_CALL, MALFORMED, ASIDE, LOGPROBS, JSON = 1, 2, 3, 0x100, 0x101, 0x102
+MORE = 1
 CHUNK = 32768
 
 
@@ -24,8 +26,8 @@ def message(kind, request=0, body=b"", flags=0, size=None):
 
 
 def submit(request, payload, fmt=FORMAT_JSON, flags=0, max_tokens=0, priority=0, deadline=0,
-           principal=b"", resume=b"", ids=(), finish=0, posted_bytes=0, seq=0):
-    body = struct.pack("<IIQQIi16s8sIIIIQQ", fmt, 0, len(payload), deadline, max_tokens, priority,
+           principal=b"", resume=b"", ids=(), finish=0, posted_bytes=0, seq=0, reasoning=False):
+    body = struct.pack("<IIQQIi16s8sIIIIQQ", fmt, int(reasoning), len(payload), deadline, max_tokens, priority,
                        b"", b"", len(principal), len(resume), len(ids), finish, posted_bytes, seq)
     body += pad(payload) + pad(principal) + pad(resume)
     body += pad(struct.pack("<%di" % len(ids), *ids))
@@ -38,7 +40,7 @@ class Event:
         p = self.payload = record[32:32 + length]
         self.ids, self.text = (), b""
         if self.kind in (TEXT, DATA):
-            n_ids, n_bytes = struct.unpack_from("<II", p)
+            n_ids, n_bytes, self.subtype, self.flags = struct.unpack_from("<IIII", p)
             self.ids = struct.unpack_from("<%di" % n_ids, p, 16)
             self.text = p[16 + 4 * n_ids:]
             assert len(self.text) == n_bytes
@@ -103,4 +105,4 @@ def text(events):
 
 
 def ids(events):
-    return [i for e in events if e.kind == TEXT for i in e.ids]
+    return [i for e in events if e.kind in (TEXT, DATA) for i in e.ids]
