@@ -229,7 +229,7 @@ bool contains(struct rt *r, struct val a, struct val in)
 			fail(r, "'in <string>' requires string as left operand, not %s",
 			     type_name(a));
 		charge_bytes(r, in.s->len);
-		return !a.s->len || memmem(in.s->p, in.s->len, a.s->p, a.s->len);
+		return !a.s->len || bytes_find(in.s->p, in.s->len, a.s);
 	case V_DICT:
 		return dict_get(r, in.d, a).type != V_ABSENT;
 	case V_VIEW:

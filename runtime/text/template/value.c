@@ -129,6 +129,13 @@ int str_compare(const struct str *a, const struct str *b)
 	return c ? c : (a->len > b->len) - (a->len < b->len);
 }
 
+const char *bytes_find(const char *p, size_t n, const struct str *what)
+{
+	if (what->len == 1)
+		return memchr(p, *what->p, n);
+	return memmem(p, n, what->p, what->len);
+}
+
 size_t str_chars(struct rt *r, struct str *s)
 {
 	size_t n = 0;
@@ -499,6 +506,7 @@ static struct entry *dict_find(struct rt *r, struct dict *d, struct val key, uin
 	for (size_t i = hash & (d->n_index - 1);; i = (i + 1) & (d->n_index - 1)) {
 		if (!d->index[i])
 			return NULL;
+		charge(r, 1); /* keys may have been made to collide */
 		if (key_equal(r, &d->e[d->index[i] - 1], key, hash))
 			return &d->e[d->index[i] - 1];
 	}
