@@ -187,6 +187,47 @@ static void check_masks(const struct voc *o, const char *what, int walks, int ev
 	}
 }
 
+/* A few states over 150,000 tokens. */
+static void check_large(void)
+{
+	static const struct {
+		size_t grammar;
+		int tokens;
+	} states[] = {{0, 4}, {3, 1}, {6, 3}, {7, 2}, {9, 2}};
+	const char *dir = getenv("LLM_CONFORMANCE");
+	char path[512];
+	struct voc big = {0};
+
+	snprintf(path, sizeof(path), "%s/tokenizers/qwen3.tokenizer.json",
+		 dir ? dir : "../shared/conformance");
+	if (access(path, R_OK)) {
+		tap_skip("masks over a large vocabulary: no %s", path);
+		return;
+	}
+	REQUIRE(voc_open(&big, path, 0), "a large vocabulary");
+	for (size_t i = 0; i < sizeof(states) / sizeof(*states); i++) {
+		struct grammar *g = compile(states[i].grammar);
+		struct ids at = {0};
+		struct matcher *m;
+
+		REQUIRE(g && !matcher_open(&m, g, big.v, NULL), "grammar %zu", states[i].grammar);
+		for (int k = 0; k < states[i].tokens; k++) {
+			int32_t id = choose(&big, matcher_mask(m), false);
+
+			if (id < 0 || id == big.eos || matcher_accept(m, id))
+				break;
+			ids_push(&at, id);
+		}
+		CHECK(!compare(&big, g, m, &at),
+		      "the mask of grammar %zu after %zu tokens is what is accepted",
+		      states[i].grammar, at.n);
+		matcher_close(m);
+		ids_free(&at);
+		grammar_free(g);
+	}
+	voc_close(&big);
+}
+
 /* A failed accept leaves the matcher as it was; matchers of one grammar do not disturb another. */
 static void check_matchers(const struct voc *o)
 {
@@ -277,6 +318,7 @@ int main(void)
 	check_matchers(&bpe);
 	check_bounds();
 	check_forgetting(&bytes);
+	check_large();
 	voc_close(&bytes);
 	voc_close(&bpe);
 	return tap_done();
