@@ -68,9 +68,13 @@ static int swap_open(struct swap *s, const char *name, bool lock, struct err *e)
 	else
 		ctl_find_socket(current, LLMDEV_PATH_MAX, name);
 	for (int i = 0; i < N_SOCKET_PLACES && !rc; i++) {
-		rc = socket_place(s->at[i].path, sizeof(s->at[i].path), current,
-				  (enum socket_place)i);
-		snprintf(s->at[i].lock, sizeof(s->at[i].lock), "%s.lock", s->at[i].path);
+		char path[sizeof(s->at[i].path)];
+
+		rc = socket_place(path, sizeof(path), current, (enum socket_place)i);
+		if (rc)
+			break;
+		snprintf(s->at[i].path, sizeof(s->at[i].path), "%s", path);
+		snprintf(s->at[i].lock, sizeof(s->at[i].lock), "%s.lock", path);
 	}
 	if (rc)
 		return err_set(e, rc, "%s: too long for a socket's path", name);
