@@ -620,9 +620,13 @@ int server_work(struct gateway *g)
 	MHD_UNSIGNED_LONG_LONG wait;
 
 	do {
-		upstreams_tell_failed(g);
+		g->closed = false;
+		upstreams_work(g);
 		MHD_run(g->mhd);
-	} while (g->failed);
+		/* Where connections were at their limit, it listens again only in its next run. */
+	} while (g->closed);
+	if (g->todo)
+		return 0;
 	if (MHD_get_timeout(g->mhd, &wait) != MHD_YES)
 		return -1;
 	return wait > 3600000 ? 3600000 : (int)wait;
