@@ -42,7 +42,7 @@ struct trie {
 };
 
 struct mask {
-	struct mask *prev, *next; /* by use */
+	struct mask *newer, *older; /* by use */
 	struct state **owner; /* &machine.st, which moves */
 	uint32_t state;
 	bool stuck; /* no token goes on and the text may not end: it ends all the same */
@@ -70,7 +70,7 @@ struct grammar_vocab {
 	struct trie all, rest; /* rest: without plain tokens of PLAIN_MAX characters at most */
 	uint64_t *plain[PLAIN_ALL + 1]; /* tokens of at most so many plain characters */
 	struct shared *machines;
-	struct mask lru; /* head; prev: least recently used */
+	struct mask *newest, *oldest; /* by use */
 	size_t n_masks, max_masks;
 	uint64_t clock;
 	uint64_t *scratch;
@@ -262,7 +262,6 @@ int grammar_vocab_open(struct grammar_vocab **out, const struct tokenizer *t, in
 		v->t = t;
 		v->n_vocab = n_vocab;
 		v->n_words = ((size_t)n_vocab + 63) / 64;
-		v->lru.prev = v->lru.next = &v->lru;
 		v->max_masks = (memory ? memory : MASK_MEMORY) / (v->n_words * 8 + 64);
 		v->max_masks = v->max_masks < 4 ? 4 : v->max_masks;
 		v->eos = calloc((size_t)n_eos + 1, sizeof(*v->eos));
@@ -292,23 +291,23 @@ int grammar_vocab_open(struct grammar_vocab **out, const struct tokenizer *t, in
 
 /* ---- kept masks ---------------------------------------------------------------------------- */
 
-static void mask_unlink(struct mask *k)
+static void mask_unlink(struct grammar_vocab *v, struct mask *k)
 {
-	k->prev->next = k->next;
-	k->next->prev = k->prev;
+	*(k->newer ? &k->newer->older : &v->newest) = k->older;
+	*(k->older ? &k->older->newer : &v->oldest) = k->newer;
 }
 
 static void mask_front(struct grammar_vocab *v, struct mask *k)
 {
-	k->next = v->lru.next;
-	k->prev = &v->lru;
-	k->next->prev = k;
-	v->lru.next = k;
+	k->newer = NULL;
+	k->older = v->newest;
+	*(v->newest ? &v->newest->newer : &v->oldest) = k;
+	v->newest = k;
 }
 
 static void mask_drop(struct grammar_vocab *v, struct mask *k)
 {
-	mask_unlink(k);
+	mask_unlink(v, k);
 	(*k->owner)[k->state].mask = NULL;
 	free(k);
 	v->n_masks--;
@@ -688,7 +687,7 @@ const uint64_t *matcher_mask(struct matcher *m)
 	}
 	x = k->st[m->state].mask;
 	if (x) {
-		mask_unlink(x);
+		mask_unlink(v, x);
 		mask_front(v, x);
 		return x->bits;
 	}
@@ -703,7 +702,7 @@ const uint64_t *matcher_mask(struct matcher *m)
 		return NULL;
 	}
 	while (v->n_masks >= v->max_masks)
-		mask_drop(v, v->lru.prev);
+		mask_drop(v, v->oldest);
 	x->owner = &k->st;
 	x->state = m->state;
 	k->st[m->state].mask = x;
