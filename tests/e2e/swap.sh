@@ -224,7 +224,8 @@ start)
 	echo \$\$ >"\$group/cgroup.procs"
 	NAME=\$instance SOCKET=$tmp/\$instance.sock OPTIONS=
 	[ -f "$tmp/\$instance.swap" ] && . "$tmp/\$instance.swap"
-	"$build/llmdevd" --name "\$NAME" --socket "\$SOCKET" \$OPTIONS "\$MODEL" 2>"$tmp/unit.log" &
+	: >"$tmp/unit.log"
+	"$build/llmdevd" --name "\$NAME" --socket "\$SOCKET" \$OPTIONS "\$MODEL" 2>>"$tmp/unit.log" &
 	until grep -q "^llmdevd: serving " "$tmp/unit.log"; do kill -0 \$! || exit 1; sleep 0.05; done
 	;;
 stop) kill \$(cat "\$group/cgroup.procs") ;;
