@@ -17,6 +17,9 @@ cleanup() {
 		p=$(pid_at "$s") && kill -9 "$p" 2>/dev/null
 	done
 	stop_daemon 9
+	for g in "${groups:-none}/llmdevd@swap$$"*.service; do
+		[ -d "$g" ] && wait_for 10 rmdir "$g" 2>/dev/null
+	done
 	rm -rf "$tmp"
 }
 pid_at() {
@@ -248,7 +251,6 @@ systemd_swap() {
 		grep -q 'OPTIONS="--threads=1 --pace=60 "' "$tmp/$b.swap" && wait_for 10 gone "$first" || return 1
 	swap "$model" && grep -q "^SOCKET=\"$socket\"" "$tmp/$a.swap" && is_up || return 1
 	p=$(pid_at "$socket") && options "$p" | grep -q "$model" && kill "$p" && wait_for 10 gone "$p"
-	rmdir "$groups/llmdevd@$a.service" "$groups/llmdevd@$b.service"
 }
 if [ -n "$groups" ]; then
 	check "under systemd two instances take turns (a systemctl of the test's)" systemd_swap
