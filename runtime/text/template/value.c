@@ -555,6 +555,22 @@ static void dict_add(struct rt *r, struct dict *d, struct val key, uint32_t hash
 		dict_reindex(r, d, d->n);
 }
 
+/*
+ * Templates put roles into special tokens ('<|' + message.role + '|>'). The names of the protocol's
+ * roles are no text that anybody typed, and spell no token by themselves.
+ */
+static bool is_role(const char *key, const json_t *value)
+{
+	static const char *const roles[] = {"system", "developer", "user", "assistant", "tool"};
+
+	if (strcmp(key, "role") || !json_is_string(value))
+		return false;
+	for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)
+		if (!strcmp(json_string_value(value), roles[i]))
+			return true;
+	return false;
+}
+
 void dict_load(struct rt *r, struct dict *d)
 {
 	json_t *j = (json_t *)d->json; /* jansson's iterators want it so; nothing is changed */
@@ -569,7 +585,9 @@ void dict_load(struct rt *r, struct dict *d)
 		const char *key = json_object_iter_key(it);
 		struct val k = v_str(str_make(r, key, strlen(key), d->user));
 
-		dict_add(r, d, k, str_hash(k.s), v_json(r, json_object_iter_value(it), d->user));
+		const json_t *value = json_object_iter_value(it);
+
+		dict_add(r, d, k, str_hash(k.s), v_json(r, value, d->user && !is_role(key, value)));
 	}
 }
 
