@@ -475,6 +475,13 @@ static int marker_of(const struct shared *s, int32_t id)
 	return -1;
 }
 
+/* The mask of this state was asked for, and allowed only the end. */
+static bool is_stuck(const struct machine *k, uint32_t s)
+{
+	s = k->st[s].alike ? k->st[s].alike : s;
+	return k->st[s].mask && k->st[s].mask->stuck;
+}
+
 int matcher_accept(struct matcher *m, int32_t id)
 {
 	struct grammar_vocab *v = m->v;
@@ -488,8 +495,7 @@ int matcher_accept(struct matcher *m, int32_t id)
 	for (int i = 0; i < v->n_eos && mark < 0; i++) {
 		if (v->eos[i] != id)
 			continue;
-		if (!k->st[m->state].accept &&
-		    !(k->st[m->state].mask && k->st[m->state].mask->stuck))
+		if (!k->st[m->state].accept && !is_stuck(k, m->state))
 			return -EINVAL;
 		m->ended = true;
 		return 0;
@@ -677,6 +683,7 @@ const uint64_t *matcher_mask(struct matcher *m)
 	struct grammar_vocab *v = m->v;
 	struct machine *k = &m->s->m;
 	struct mask *x;
+	uint32_t s;
 
 	m->s->used = ++v->clock;
 	if (m->ended) {
@@ -685,18 +692,22 @@ const uint64_t *matcher_mask(struct matcher *m)
 			set_bit(v->scratch, v->eos[i]);
 		return v->scratch;
 	}
-	x = k->st[m->state].mask;
+	make_room(v, m->s);
+	k->oom = false;
+	/* states that differ in counts only share a mask while no token reaches the bounds */
+	s = machine_alike(k, m->state, (uint32_t)v->all.max_depth);
+	if (s == ST_UNKNOWN)
+		return NULL;
+	x = k->st[s].mask;
 	if (x) {
 		mask_unlink(v, x);
 		mask_front(v, x);
 		return x->bits;
 	}
-	make_room(v, m->s);
-	k->oom = false;
 	x = malloc(sizeof(*x) + v->n_words * 8);
 	if (!x)
 		return NULL;
-	x->stuck = compute(v, m->s, m->state, x->bits);
+	x->stuck = compute(v, m->s, s, x->bits);
 	if (k->oom) {
 		free(x);
 		return NULL;
@@ -704,8 +715,8 @@ const uint64_t *matcher_mask(struct matcher *m)
 	while (v->n_masks >= v->max_masks)
 		mask_drop(v, v->oldest);
 	x->owner = &k->st;
-	x->state = m->state;
-	k->st[m->state].mask = x;
+	x->state = s;
+	k->st[s].mask = x;
 	v->n_masks++;
 	mask_front(v, x);
 	return x->bits;
