@@ -68,7 +68,9 @@ check "... nor to roll back" refused 'nothing to roll back' --rollback
 nobody() { ! "$build/llmctl" swap "$tmp/nobody.sock" "$model" --stage 2>"$tmp/err" && grep -q 'nobody serves it' "$tmp/err"; }
 check "where nobody serves there is nothing to swap" nobody
 
-check "a model is staged" swap "$tmp/other" --stage -- --pace 50
+llmctl=$(realpath "$build/llmctl")
+from_elsewhere() { (cd "$tmp" && "$llmctl" swap ./llm0.sock other --stage -- --pace 50 2>>"$tmp/swap.err"); }
+check "a model is staged, paths being relative" from_elsewhere
 second=$(pid_at "$next")
 check "... in a process of its own, while the old one serves" serves "$first"
 options() { tr '\0' ' ' <"/proc/$1/cmdline"; }
