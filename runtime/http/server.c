@@ -193,14 +193,31 @@ const char *request_fingerprint(const struct request *rq)
 
 /* ---- what the head of a request says ------------------------------------------------------------ */
 
-/* May a page of this origin call us? Pages of our own may. */
+/* Is `host` (with or without a port) a name that only this machine has? */
+static bool local_host(const char *host)
+{
+	size_t n = *host == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+	static const char name[] = "localhost";
+
+	if (n == 5 && !strncmp(host, "[::1]", n))
+		return true;
+	if (!strncmp(host, "127.", 4) && strspn(host, "0123456789.") == n)
+		return true;
+	return n >= 9 && !strncasecmp(host + n - 9, name, 9) && (n == 9 || host[n - 10] == '.');
+}
+
+/*
+ * May a page of this origin call us? One of our own may. But where no key is asked for, any name can
+ * be made to point here, and its pages would look like our own: then it has to be a local one.
+ */
 static bool origin_allowed(const struct gateway *g, const struct request *rq, const char *origin)
 {
 	const char *host = request_header(rq, "Host"), *s = strstr(origin, "://");
 
 	if (g->o.cors && (!strcmp(g->o.cors, "*") || !strcasecmp(g->o.cors, origin)))
 		return true;
-	return s && host && !strcasecmp(s + 3, host);
+	return s && host && !strcasecmp(s + 3, host) &&
+	       (g->o.key_file || g->o.no_auth || local_host(host));
 }
 
 static void add_cors(struct gateway *g, struct request *rq, const char *origin)

@@ -207,7 +207,9 @@ static int submit(struct upstream *u, const json_t *body, char *why, size_t why_
 {
 	struct gateway *g = u->x->rq.g;
 	const struct key *key = u->x->key;
-	struct llmdev_options o = {.path = u->backend->path, .recovery_ms = g->o.recovery_ms};
+	struct llmdev_options o = {.path = u->backend->path,
+				   .recovery_ms = g->o.recovery_ms,
+				   .no_wait = 1};
 	struct llmdev_request r = {.reasoning = 1};
 	struct buf b = {0};
 	int rc;

@@ -155,6 +155,24 @@ for t, box in waiting:
     t.join(PATIENCE)
 check(sorted(box[0][0] for _, box in waiting)[0] == 200, "who waited is answered")
 
+# ---- a daemon that hangs
+gw.stop()
+daemon.stop()
+daemon = Daemon("llm0", "--pace", "60")
+gw = Gateway("--model", "demo=" + daemon.path, "--recovery", "600")
+daemon.p.send_signal(signal.SIGSTOP)
+stuck = [in_background(lambda: gw.chat(max_tokens=1)) for _ in range(200)]  # its backlog holds 128
+check(wait_for(lambda: b'llmdev_gateway_answers_running{model_name="demo"} 200' in
+               gw.get("/metrics")[2]), "a daemon that hangs: 200 requests wait for it")
+check(gw.get("/v1/models")[0] == 200 and not any(box for _, box in stuck),
+      "the gateway does not hang with it")
+daemon.p.send_signal(signal.SIGCONT)
+for t, box in stuck:
+    t.join(PATIENCE)
+check(all(box and box[0][0] in (200, 429) for _, box in stuck) and
+      sum(box[0][0] == 200 for _, box in stuck) > 20, "all are answered when it goes on",
+      [box[0][0] if box else None for _, box in stuck])
+
 # ---- the gateway stops
 st = gw.chat_stream("Tell me about you", max_tokens=60, ignore_eos=True)
 st.event()
