@@ -64,7 +64,6 @@ static void handle_page(struct request *rq)
 	reply_header(rq, "Content-Security-Policy",
 		     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
 		     "require-trusted-types-for 'script'; trusted-types 'none'");
-	reply_header(rq, "X-Content-Type-Options", "nosniff");
 	reply_header(rq, "Referrer-Policy", "no-referrer");
 	reply_header(rq, "Cache-Control", "no-store");
 	reply_buf(rq, 200, "text/html; charset=utf-8", &out);
