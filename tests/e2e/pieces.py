@@ -52,7 +52,7 @@ def check(ok, name):
     return ok
 
 
-def start(*options):
+def start(*options, model=model):
     with open(os.path.join(tmp.name, "template"), "w") as f:
         f.write(TEMPLATE)
     log = open(os.path.join(tmp.name, "log"), "a+")
@@ -213,10 +213,25 @@ check(tokens["count"] == len(tokens["tokens"]) and sum(len(e.text) for e in a) >
       "a result larger than what is held for a reader comes whole")
 check(ask({"input": "x"})[-1].error == 95, "no vectors from this model: EOPNOTSUPP")
 
-# ---- a kill in the middle of a call -----------------------------------------------------------------
-
 daemon.send_signal(signal.SIGTERM)
 check(daemon.wait(20) == 0, "the daemon ends in order")
+
+# ---- vectors ----------------------------------------------------------------------------------------
+
+daemon = start(model="tests/fixtures/embeddings/qwen3-last")
+a = continues("a vector", {"input": [1, 2, 3]})
+v = struct.unpack("64f", b"".join(e.text for e in a if e.kind == ls.DATA))
+b = continues("a part of it", {"input": [[1, 2, 3]], "dimensions": 8})
+w = struct.unpack("8f", b"".join(e.text for e in b if e.kind == ls.DATA))
+norm = sum(x * x for x in v[:8]) ** 0.5
+check(a[-1].prompt_tokens == 3 and abs(sum(x * x for x in v) - 1) < 1e-5 and
+      all(abs(x / norm - y) < 1e-5 for x, y in zip(v, w)), "... is cut, and of length 1 again")
+check(ask({"input": [1], "dimensions": 65})[-1].error == 22, "more than it has: EINVAL")
+daemon.kill()
+daemon.wait()
+
+# ---- a kill in the middle of a call -----------------------------------------------------------------
+
 LONG = {**CALLS, "seed": 11, "tools": [{"type": "function", "function": {
     "name": "write", "parameters": {"type": "object", "properties": {
         "text": {"type": "string", "minLength": 150, "maxLength": 200}}, "required": ["text"],
