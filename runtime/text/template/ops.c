@@ -740,7 +740,7 @@ struct val get_slice(struct rt *r, struct val of, struct val from, struct val to
 	if (of.type == V_UNDEF)
 		fail_undefined(r, of);
 	if (!is_sequence(of) && of.type != V_RANGE)
-		return v_undef(UNDEF_ITEM, of.type, str_static(r, "slice"));
+		fail(r, "'%s' object cannot be sliced", type_name(of));
 	if (step.type != V_NONE) {
 		if (!is_int(step))
 			fail(r, "slice indices must be integers or None, not %s", type_name(step));

@@ -768,7 +768,7 @@ static bool iter_raw(struct rt *r, struct iter *it, struct val *out)
 		if (it->at >= it->s->len)
 			return false;
 		n = utf8_skip(it->s->p + it->at);
-		*out = v_str(str_char(r, it->s, it->at, n));
+		*out = v_str(str_markup(r, str_char(r, it->s, it->at, n), false));
 		it->at += (size_t)n;
 		return true;
 	}
