@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fnv.h"
 #include "engine/fold.h"
 #include "llmdevd/server_internal.h"
 
@@ -42,7 +43,8 @@ int turn_open_answer(struct turn *t, bool run, struct err *e)
 		.thinking = p->prompt.chat.thinking,
 		.tools = p->tools,
 		.ends_are_text = true,
-		.call_seed = p->sampling.seed,
+		.call_seed = fnv1a(p->sampling.seed ^ FNV_START, p->prompt.ids.v,
+				   p->prompt.ids.n * sizeof(*p->prompt.ids.v)),
 	};
 	struct constraint_opts co = {
 		.spec = &p->constraint,
