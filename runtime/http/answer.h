@@ -17,10 +17,10 @@ struct choice {
 	int index;
 	bool over, called;   /* its DONE came; it called a tool */
 	const char *finish;  /* finish_reason as JSON */
-	struct buf text, reasoning, calls, malformed;
-	struct buf logprobs; /* chat: elements of "content"; comma-separated, not yet sent */
-	struct buf ids;      /* of its tokens, where they are asked for: likewise */
-	struct buf tokens, token_logprobs, top_logprobs, offsets; /* completion: likewise */
+	struct strbuf text, reasoning, calls, malformed;
+	struct strbuf logprobs; /* chat: elements of "content"; comma-separated, not yet sent */
+	struct strbuf ids;      /* of its tokens, where they are asked for: likewise */
+	struct strbuf tokens, token_logprobs, top_logprobs, offsets; /* completion: likewise */
 	size_t chars;        /* of text so far, for the offsets */
 	const char *echo;    /* the prompt, to be put before the text; NULL: not */
 	size_t echo_len;
@@ -36,7 +36,7 @@ struct answer_kind {
 	/* The last chunk's "delta" or "text" with its name, and what is left over. */
 	void (*last)(struct choice *c);
 	/* A whole choice, for the reply that is no stream. */
-	void (*whole)(struct choice *c, struct buf *b);
+	void (*whole)(struct choice *c, struct strbuf *b);
 };
 
 struct answer {
@@ -46,8 +46,8 @@ struct answer {
 	int n, left, per_prompt;
 	uint64_t seed;
 	struct usage_sum usage;
-	struct buf head;     /* the constant beginning of every chunk */
-	struct buf chunk;
+	struct strbuf head;     /* the constant beginning of every chunk */
+	struct strbuf chunk;
 	struct choice choices[];
 };
 
@@ -61,7 +61,7 @@ struct answer *answer_new(struct request *rq, const struct answer_kind *kind, si
 void answer_ask(struct answer *a, int index, json_t *body);
 
 /* One chunk of a choice: begin, write `,"NAME":VALUE` members, end. */
-struct buf *chunk_begin(struct choice *c);
+struct strbuf *chunk_begin(struct choice *c);
 void chunk_end(struct choice *c, const char *finish);
 
 #endif

@@ -42,7 +42,7 @@ static void handle_page(struct request *rq)
 {
 	static const char mark[] = "\"NONCE\"";
 	const char *from = llmdev_page, *at;
-	struct buf out = {0};
+	struct strbuf out = {0};
 	char nonce[33], policy[200];
 
 	if (!make_nonce(nonce)) {
@@ -50,11 +50,11 @@ static void handle_page(struct request *rq)
 		return;
 	}
 	while ((at = memmem(from, llmdev_page_end - from, mark, strlen(mark)))) {
-		buf_add(&out, from, at - from);
-		buf_printf(&out, "\"%s\"", nonce);
+		strbuf_add(&out, from, at - from);
+		strbuf_printf(&out, "\"%s\"", nonce);
 		from = at + strlen(mark);
 	}
-	buf_add(&out, from, llmdev_page_end - from);
+	strbuf_add(&out, from, llmdev_page_end - from);
 	snprintf(policy, sizeof(policy),
 		 "default-src 'none'; connect-src 'self'; img-src data:; script-src 'nonce-%s'; "
 		 "style-src 'nonce-%s'",

@@ -44,8 +44,8 @@ static void end_exchange(struct exchange *x)
 	key_unref(x->key);
 	if (x->response)
 		MHD_destroy_response(x->response);
-	buf_free(&x->body);
-	buf_free(&x->out);
+	strbuf_free(&x->body);
+	strbuf_free(&x->out);
 	*(x->prev ? &x->prev->next : &g->exchanges) = x->next;
 	if (x->next)
 		x->next->prev = x->prev;
@@ -324,13 +324,13 @@ static mhd_result take_body(struct exchange *x, const char *bytes, size_t n)
 	if (x->replied) /* it was refused: read on, for the client to see why */
 		return x->length / DISCARD_FACTOR > g->o.max_body ? MHD_NO : MHD_YES;
 	if (x->length > g->o.max_body) {
-		buf_free(&x->body);
+		strbuf_free(&x->body);
 		reply_error(&x->rq, 413, "request_too_large", NULL,
 			    "The body has more than the %llu bytes that are taken",
 			    (unsigned long long)g->o.max_body);
 		return MHD_YES;
 	}
-	buf_add(&x->body, bytes, n);
+	strbuf_add(&x->body, bytes, n);
 	return x->body.failed ? MHD_NO : MHD_YES;
 }
 
@@ -351,7 +351,7 @@ static bool read_json(struct exchange *x)
 		return false;
 	}
 	rq->body = json_loadb(x->body.p, x->body.n, 0, &e);
-	buf_free(&x->body);
+	strbuf_free(&x->body);
 	if (!rq->body)
 		reply_error(rq, 400, "invalid_json", NULL,
 			    "The body is not valid JSON: line %d, column %d (byte %d): %s", e.line,
@@ -557,7 +557,7 @@ ssize_t exchange_read(void *ctx, uint64_t pos, char *bytes, size_t max)
 		return MHD_CONTENT_READER_END_WITH_ERROR;
 	if (n) {
 		memcpy(bytes, x->out.p, n);
-		buf_consume(&x->out, n);
+		strbuf_consume(&x->out, n);
 		x->said_ns = loop_now_ns();
 		if (x->held && x->out.n < STREAM_LOW) {
 			x->held = false;
@@ -568,7 +568,7 @@ ssize_t exchange_read(void *ctx, uint64_t pos, char *bytes, size_t max)
 	if (x->ended)
 		return MHD_CONTENT_READER_END_OF_STREAM;
 	if (x->out.cap > STREAM_LOW)
-		buf_free(&x->out);
+		strbuf_free(&x->out);
 	suspend(x);
 	return 0;
 }

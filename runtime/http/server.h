@@ -64,7 +64,7 @@ struct exchange {
 	struct request rq;
 	struct exchange *prev, *next; /* of the gateway */
 	struct MHD_Connection *conn;
-	struct buf body, out;
+	struct strbuf body, out;
 	uint64_t length;        /* of the body, as far as it came */
 	bool too_long;
 	bool called;            /* the handler has been */

@@ -9,19 +9,19 @@
 
 static void free_state(void *state)
 {
-	buf_free(state);
+	strbuf_free(state);
 	free(state);
 }
 
 static void on_event(struct request *rq, struct upstream *u, const struct llmdev_event *ev,
 		     void *ctx)
 {
-	struct buf *json = rq->state;
+	struct strbuf *json = rq->state;
 
 	switch (ev->kind) {
 	case LLMDEV_DATA:
 		if (ev->subtype == LLM_DATA_JSON)
-			buf_add(json, ev->text, ev->text_len);
+			strbuf_add(json, ev->text, ev->text_len);
 		break;
 	case LLMDEV_DONE:
 		if (!json->n)
@@ -42,7 +42,7 @@ static void ask(struct request *rq, const char *name, json_t *what)
 {
 	json_t *body = json_pack("{s:o}", name, what);
 
-	rq->state = calloc(1, sizeof(struct buf));
+	rq->state = calloc(1, sizeof(struct strbuf));
 	rq->free_state = free_state;
 	if (!body || !rq->state)
 		reply_json(rq, 500, NULL);

@@ -211,7 +211,7 @@ static int submit(struct upstream *u, const json_t *body, char *why, size_t why_
 				   .recovery_ms = g->o.recovery_ms,
 				   .no_wait = 1};
 	struct llmdev_request r = {.reasoning = 1};
-	struct buf b = {0};
+	struct strbuf b = {0};
 	int rc;
 
 	rc = llmdev_open(&u->d, &o, why, why_len);
@@ -223,9 +223,9 @@ static int submit(struct upstream *u, const json_t *body, char *why, size_t why_
 	}
 	memcpy(r.trace_id, u->x->rq.trace_id, sizeof(r.trace_id));
 	memcpy(r.span_id, u->x->rq.span_id, sizeof(r.span_id));
-	buf_json(&b, body);
+	strbuf_json(&b, body);
 	rc = b.failed ? -ENOMEM : llmdev_submit_json(u->d, b.p, b.n, &r, &u->id);
-	buf_free(&b);
+	strbuf_free(&b);
 	if (rc) {
 		snprintf(why, why_len, "%s", llmdev_error(u->d));
 		return rc;
@@ -283,13 +283,13 @@ void usage_add(struct usage_sum *s, const struct upstream *u, const struct llmde
 	s->reasoning += u->reasoning_tokens;
 }
 
-void usage_write(struct buf *b, const struct usage_sum *s)
+void usage_write(struct strbuf *b, const struct usage_sum *s)
 {
-	buf_printf(b,
-		   "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
-		   "\"prompt_tokens_details\":{\"cached_tokens\":%llu},"
-		   "\"completion_tokens_details\":{\"reasoning_tokens\":%llu}}",
-		   (unsigned long long)s->prompt, (unsigned long long)s->completion,
-		   (unsigned long long)(s->prompt + s->completion), (unsigned long long)s->cached,
-		   (unsigned long long)s->reasoning);
+	strbuf_printf(b,
+		      "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
+		      "\"prompt_tokens_details\":{\"cached_tokens\":%llu},"
+		      "\"completion_tokens_details\":{\"reasoning_tokens\":%llu}}",
+		      (unsigned long long)s->prompt, (unsigned long long)s->completion,
+		      (unsigned long long)(s->prompt + s->completion),
+		      (unsigned long long)s->cached, (unsigned long long)s->reasoning);
 }

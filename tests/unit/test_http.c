@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "http/backend.h"
-#include "http/buf.h"
+#include "http/strbuf.h"
 #include "http/keys.h"
 #include "http/listen.h"
 #include "http/screen.h"
@@ -16,33 +16,33 @@
 
 #define SECOND UINT64_C(1000000000)
 
-static bool is(const struct buf *b, const char *text)
+static bool is(const struct strbuf *b, const char *text)
 {
 	return !b->failed && b->n == strlen(text) && !memcmp(b->p, text, b->n);
 }
 
 static void test_buf(void)
 {
-	struct buf b = {0};
+	struct strbuf b = {0};
 	char text[5000];
 
-	buf_json_text(&b, "a\"\\\n\x01/\x7f\xc3\xa9", 9);
+	strbuf_json_text(&b, "a\"\\\n\x01/\x7f\xc3\xa9", 9);
 	CHECK(is(&b, "\"a\\\"\\\\\\n\\u0001/\\u007f\xc3\xa9\""), "JSON text: escapes");
 	b.n = 0;
-	buf_json_text(&b, "\xff\xe2\x82x\xed\xa0\x80", 7);
+	strbuf_json_text(&b, "\xff\xe2\x82x\xed\xa0\x80", 7);
 	CHECK(is(&b, "\"\xef\xbf\xbd\xef\xbf\xbdx\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""),
 	      "JSON text: what is no UTF-8");
 	b.n = 0;
-	buf_json_text(&b, "", 0);
+	strbuf_json_text(&b, "", 0);
 	CHECK(is(&b, "\"\""), "JSON text: nothing");
-	buf_free(&b);
+	strbuf_free(&b);
 	memset(text, 'x', sizeof(text));
 	text[sizeof(text) - 1] = '\0';
-	buf_printf(&b, "<%s>", text);
+	strbuf_printf(&b, "<%s>", text);
 	CHECK(b.n == sizeof(text) + 1 && b.p[b.n - 1] == '>', "printf of much");
-	buf_consume(&b, 4999);
+	strbuf_consume(&b, 4999);
 	CHECK(is(&b, "x>"), "consume");
-	buf_free(&b);
+	strbuf_free(&b);
 	CHECK(!b.p && !b.n, "free");
 }
 

@@ -278,12 +278,12 @@ static void test_error_paths(void)
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct buf out = {0};
+		struct strbuf out = {0};
 
 		responses_translate_error(cases[i][0], strlen(cases[i][0]), &out);
 		CHECK(out.n == strlen(cases[i][1]) && !memcmp(out.p ?: "", cases[i][1], out.n),
 		      "error: %s", cases[i][1]);
-		buf_free(&out);
+		strbuf_free(&out);
 	}
 }
 
@@ -295,7 +295,7 @@ struct log {
 	json_t *events;
 };
 
-static void take(void *ctx, const char *type, const struct buf *json)
+static void take(void *ctx, const char *type, const struct strbuf *json)
 {
 	struct log *log = ctx;
 	json_t *v = json_loadb(json->p, json->n, 0, NULL);
