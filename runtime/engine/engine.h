@@ -97,6 +97,9 @@ struct sampling {
 	float presence_penalty, frequency_penalty;
 	uint64_t seed;
 	bool ignore_eos;
+	int min_tokens;                 /* generated before the answer may end: ids that end it are not
+					 * drawn (unless the mask allows nothing else), and stop
+					 * strings begin later; 0: off */
 };
 void sampling_default(struct sampling *s, const struct engine *en);
 

@@ -617,6 +617,7 @@ int responses_to_chat(const json_t *body, json_t **out, struct err *e)
 		"repetition_penalty",
 		"logit_bias",
 		"ignore_eos",
+		"min_tokens",
 		"parallel_tool_calls",
 		"chat_template_kwargs",
 		"thinking_budget",

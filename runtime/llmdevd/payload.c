@@ -74,10 +74,9 @@ static bool says_nothing(const json_t *v)
 static int refuse_unsupported(const json_t *o, bool chat, struct err *e)
 {
 	static const char *const never[] = {
-		"functions",	     "function_call", "suffix",		"grammar",
-		"json_schema",	     "audio",	      "chat_template",	"prompt_embeds",
-		"min_tokens",	     "documents",     "stop_token_ids", "bad_words",
-		"allowed_token_ids", "echo",
+		"functions", "function_call",	  "suffix",	   "grammar",	"json_schema",
+		"audio",     "chat_template",	  "prompt_embeds", "documents", "stop_token_ids",
+		"bad_words", "allowed_token_ids", "echo",
 	};
 	static const char *const chat_only[] = {
 		"tools",

@@ -270,6 +270,7 @@ int turn_fold(struct turn *t, struct err *e)
 	rc = fold_init(&f, t->cl->conv.t, turn_is_parsed(t), (const char *const *)p->stop,
 		       p->n_stop, e);
 	f.detok.started = true;
+	f.n_free = p->sampling.min_tokens;
 	for (i = 0; i < t->ids.n && !rc && !stopped; i++) {
 		bool end = false;
 

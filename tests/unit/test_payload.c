@@ -178,7 +178,8 @@ static const struct {
 	{"{" U ",\"n\":2}", -EOPNOTSUPP, "n: "},
 	{"{" U ",\"modalities\":[\"audio\"]}", -EOPNOTSUPP, "modalities: "},
 	{"{" U ",\"chat_template\":\"x\"}", -EOPNOTSUPP, "chat_template: "},
-	{"{" U ",\"min_tokens\":5}", -EOPNOTSUPP, "min_tokens: "},
+	{"{" U ",\"min_tokens\":-5}", -EINVAL, "min_tokens: "},
+	{"{" U ",\"min_tokens\":5,\"max_tokens\":4}", -EINVAL, "min_tokens: "},
 	{"{\"prompt\":\"x\",\"suffix\":\"y\"}", -EOPNOTSUPP, "suffix: "},
 	{"{\"prompt\":\"x\",\"echo\":true}", -EOPNOTSUPP, "echo: "},
 	{"{\"prompt\":\"x\",\"tools\":[{}]}", -EOPNOTSUPP, "tools: "},
@@ -253,12 +254,14 @@ static void test_taken(void)
 		      FN(",\"strict\":true") ",\"stop\":null,\"logit_bias\":{\"7\":-100,\"9\":2},"
 					     "\"logprobs\":true,\"top_logprobs\":3,"
 					     "\"parallel_tool_calls\":false,\"unknown\":1,"
-					     "\"thinking_token_budget\":9,\"seed\":-1}",
+					     "\"thinking_token_budget\":9,\"seed\":-1,"
+					     "\"min_tokens\":4,\"max_tokens\":4}",
 		      &e),
 		"a full request: %s", e.msg);
 	CHECK(p.n_bias == 2 && p.bias[0].id == 7 && p.bias[0].bias == -100 && p.n_logprobs == 3 &&
 		      p.one_call && p.thinking_budget == 9 && p.seeded &&
-		      p.sampling.seed == UINT64_MAX && p.constraint.kind == CONSTRAINT_STRICT,
+		      p.sampling.min_tokens == 4 && p.sampling.seed == UINT64_MAX &&
+		      p.constraint.kind == CONSTRAINT_STRICT,
 	      "... all of it counts");
 	payload_free(&p);
 	REQUIRE(!take(&p, FN("") ",\"tool_choice\":\"none\"}", &e), "tool_choice none: %s", e.msg);
