@@ -102,7 +102,7 @@ static int check_room(const struct engine *en, const struct request_params *p, s
 		most = (size_t)en->ctx;
 	if (most <= (size_t)max_tokens_of(en))
 		return 0;
-	return err_set(e, -ENOSPC,
+	return err_set(e, -E2BIG,
 		       "KV cache: %zu tokens of prompt and %zu of answer need %d pages of %d, "
 		       "the pool has %d: lower max_tokens or raise --kv-size",
 		       p->n_prompt, most - p->n_prompt, kv_pages_for((int)most), KV_PAGE_TOKENS,

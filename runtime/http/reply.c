@@ -224,7 +224,8 @@ static void upstream_error(struct strbuf *b, const struct llmdev_event *ev, unsi
 	if (*status == 400) {
 		param = member_path(ev->text, ev->text_len);
 		code = ev->error == EOPNOTSUPP ? "unsupported_parameter"
-		       : ev->error == E2BIG && memmem(ev->text, ev->text_len, "context", 7)
+		       : ev->error == E2BIG && (memmem(ev->text, ev->text_len, "context", 7) ||
+						memmem(ev->text, ev->text_len, "KV cache", 8))
 			       ? "context_length_exceeded"
 			       : "invalid_value";
 	} else if (*status == 429) {

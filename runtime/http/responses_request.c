@@ -577,6 +577,7 @@ static int check_metadata(const json_t *body, struct err *e)
 static int refuse_services(const json_t *body, struct err *e)
 {
 	static const char *const never[] = {"previous_response_id", "conversation"};
+	static const char *const flags[] = {"store", "background", "stream"};
 	const json_t *v;
 
 	for (size_t i = 0; i < sizeof(never) / sizeof(never[0]); i++)
@@ -588,6 +589,11 @@ static int refuse_services(const json_t *body, struct err *e)
 	if (member(body, "prompt"))
 		return err_set(e, -EOPNOTSUPP,
 			       "prompt: no prompts are stored here: use input and instructions");
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+		v = member(body, flags[i]);
+		if (v && !json_is_boolean(v))
+			return err_set(e, -EINVAL, "%s: neither true nor false", flags[i]);
+	}
 	if (json_is_true(json_object_get(body, "store")))
 		return err_set(e, -EOPNOTSUPP,
 			       "store: nothing is stored here: leave it out, or send false");
@@ -596,9 +602,6 @@ static int refuse_services(const json_t *body, struct err *e)
 	v = member(body, "truncation");
 	if (v && !is(json_string_value(v), "disabled"))
 		return err_set(e, -EOPNOTSUPP, "truncation: only \"disabled\"");
-	v = member(body, "stream");
-	if (v && !json_is_boolean(v))
-		return err_set(e, -EINVAL, "stream: neither true nor false");
 	return 0;
 }
 
@@ -673,6 +676,7 @@ void responses_translate_error(const char *text, size_t n, struct strbuf *out)
 		{"response_format.json_schema", "text.format"},
 		{"response_format", "text.format"},
 		{"max_completion_tokens", "max_output_tokens"},
+		{"max_tokens", "max_output_tokens"},
 		{"reasoning_effort", "reasoning.effort"},
 		{"tool_choice.function", "tool_choice"},
 	};
@@ -687,7 +691,7 @@ void responses_translate_error(const char *text, size_t n, struct strbuf *out)
 			return;
 		}
 	}
-	if (path > 8 && !memcmp(text, "messages", 8)) {
+	if (path >= 8 && !memcmp(text, "messages", 8)) {
 		/* Items and messages are not counted alike. */
 		strbuf_str(out, "input");
 		strbuf_add(out, colon, end - colon);

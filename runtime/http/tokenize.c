@@ -4,6 +4,7 @@
  * text. The daemon does it and its JSON is passed on.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "http/gateway.h"
 
@@ -11,6 +12,23 @@ static void free_state(void *state)
 {
 	strbuf_free(state);
 	free(state);
+}
+
+/* To the daemon all that was asked for is one member, of which the client knows nothing. */
+static void refuse(struct request *rq, const struct llmdev_event *ev)
+{
+	static const char *const outer[] = {"tokenize.", "detokenize."};
+	struct llmdev_event named = *ev;
+
+	for (int i = 0; i < 2; i++) {
+		size_t n = strlen(outer[i]);
+
+		if (ev->text_len > n && !memcmp(ev->text, outer[i], n)) {
+			named.text += n;
+			named.text_len -= n;
+		}
+	}
+	reply_upstream_error(rq, &named);
 }
 
 static void on_event(struct request *rq, struct upstream *u, const struct llmdev_event *ev,
@@ -30,7 +48,7 @@ static void on_event(struct request *rq, struct upstream *u, const struct llmdev
 			reply_buf(rq, 200, "application/json", json);
 		break;
 	case LLMDEV_ERROR:
-		reply_upstream_error(rq, ev);
+		refuse(rq, ev);
 		break;
 	default:
 		break;

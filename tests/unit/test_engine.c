@@ -508,7 +508,7 @@ static void test_admission(const char *backend)
 	REQUIRE(en, "%s: opens with three pages", backend);
 	random_prompt(&p, 100, engine_info(en)->vocab);
 	q = params(&p, &r[0], 100);
-	CHECK(engine_submit(en, &q, NULL, &e) == -ENOSPC && strstr(e.msg, "4 pages"),
+	CHECK(engine_submit(en, &q, NULL, &e) == -E2BIG && strstr(e.msg, "4 pages"),
 	      "%s: what can never fit is refused with the sum: %s", backend, e.msg);
 	for (int i = 0; i < 3; i++) { /* each takes two pages: they cannot run together */
 		CHECK(!engine_session_open(en, &s[i], NULL), "%s: session %d", backend, i);

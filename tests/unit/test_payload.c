@@ -178,6 +178,7 @@ static const struct {
 	{"{" U ",\"n\":2}", -EOPNOTSUPP, "n: "},
 	{"{" U ",\"modalities\":[\"audio\"]}", -EOPNOTSUPP, "modalities: "},
 	{"{" U ",\"chat_template\":\"x\"}", -EOPNOTSUPP, "chat_template: "},
+	{"{" U ",\"web_search_options\":{}}", -EOPNOTSUPP, "web_search_options: "},
 	{"{" U ",\"min_tokens\":-5}", -EINVAL, "min_tokens: "},
 	{"{" U ",\"min_tokens\":5,\"max_tokens\":4}", -EINVAL, "min_tokens: "},
 	{"{\"prompt\":\"x\",\"suffix\":\"y\"}", -EOPNOTSUPP, "suffix: "},
