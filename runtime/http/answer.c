@@ -23,6 +23,7 @@ static void free_answer(void *state)
 		strbuf_free(&c->top_logprobs);
 		strbuf_free(&c->offsets);
 	}
+	json_decref(a->prompts);
 	strbuf_free(&a->head);
 	strbuf_free(&a->chunk);
 	free(a);
@@ -231,6 +232,8 @@ static void finish_whole(struct answer *a)
 	reply_buf(a->rq, 200, "application/json", &b);
 }
 
+static void ask_next(struct answer *a);
+
 static void done(struct choice *c, struct upstream *u, const struct llmdev_event *ev)
 {
 	struct answer *a = c->a;
@@ -242,6 +245,7 @@ static void done(struct choice *c, struct upstream *u, const struct llmdev_event
 	usage_add(&a->usage, u, ev);
 	if (a->stream)
 		a->kind->last(c);
+	ask_next(a);
 	if (--a->left)
 		return;
 	if (a->stream)
@@ -276,12 +280,28 @@ static void event(struct request *rq, struct upstream *u, const struct llmdev_ev
 	}
 }
 
-void answer_ask(struct answer *a, int index, json_t *body)
+static void ask_next(struct answer *a)
 {
+	json_t *body = a->rq->body;
+	int i = a->asked;
+
+	if (i == a->n)
+		return;
+	a->asked++;
+	if (a->prompts)
+		json_object_set(body, "prompt",
+				json_array_get(a->prompts, (size_t)(i / a->per_prompt)));
 	/* Else all choices of a prompt would be the same. */
 	if (a->seeded && a->per_prompt > 1)
 		json_object_set_new(body, "seed",
-				    json_integer((json_int_t)(a->seed +
-							      (uint64_t)(index % a->per_prompt))));
-	upstream_submit(a->rq, body, event, &a->choices[index]);
+				    json_integer(
+					    (json_int_t)(a->seed + (uint64_t)(i % a->per_prompt))));
+	upstream_submit(a->rq, body, event, &a->choices[i]);
+}
+
+void answer_ask(struct answer *a, json_t *prompts)
+{
+	a->prompts = json_incref(prompts);
+	for (int i = 0; i < CHOICES_IN_FLIGHT; i++)
+		ask_next(a);
 }

@@ -8,7 +8,8 @@
 
 #include "http/gateway.h"
 
-#define CHOICES_MAX 128
+#define CHOICES_MAX	  128
+#define CHOICES_IN_FLIGHT 32
 
 struct answer;
 
@@ -44,6 +45,8 @@ struct answer {
 	const struct answer_kind *kind;
 	bool stream, include_usage, want_logprobs, want_ids, seeded;
 	int n, left, per_prompt;
+	int asked;              /* choices so far */
+	json_t *prompts;        /* NULL: the body's own is everybody's */
 	uint64_t seed;
 	struct usage_sum usage;
 	struct strbuf head;     /* the constant beginning of every chunk */
@@ -57,8 +60,12 @@ struct answer {
  * The answer is the request's state from here on.
  */
 struct answer *answer_new(struct request *rq, const struct answer_kind *kind, size_t prompts);
-/* Asks for choice `index`; where there is a seed it is changed to one of the choice's own. */
-void answer_ask(struct answer *a, int index, json_t *body);
+/*
+ * Asks for all choices, so many at a time as do not use up what one principal may ask for at once.
+ * `prompts`: a list with the "prompt" of each, or NULL: the body's own. Where there is a seed each
+ * choice of a prompt gets another one.
+ */
+void answer_ask(struct answer *a, json_t *prompts);
 
 /* One chunk of a choice: begin, write `,"NAME":VALUE` members, end. */
 struct strbuf *chunk_begin(struct choice *c);

@@ -187,8 +187,8 @@ static void chat(struct request *rq)
 	json_object_del(rq->body, "tokenize");
 	json_object_del(rq->body, "detokenize");
 	a = answer_new(rq, &kind, 1);
-	for (int i = 0; a && i < a->n; i++)
-		answer_ask(a, i, rq->body);
+	if (a)
+		answer_ask(a, NULL);
 }
 
 const struct route chat_routes[] = {

@@ -166,7 +166,6 @@ static void completion(struct request *rq)
 	json_t *prompt = json_member(rq->body, "prompt");
 	bool list = is_list(prompt), echo;
 	struct answer *a;
-	int each;
 
 	if (!prompt) {
 		reply_error(rq, 400, "missing_required_parameter", "prompt",
@@ -182,19 +181,14 @@ static void completion(struct request *rq)
 	a = answer_new(rq, &kind, list ? json_array_size(prompt) : 1);
 	if (!a)
 		return;
-	json_incref(prompt); /* texts to be echoed lie in it */
-	each = a->per_prompt;
-	for (int i = 0; i < a->n; i++) {
-		json_t *one = list ? json_array_get(prompt, (size_t)(i / each)) : prompt;
+	for (int i = 0; echo && i < a->n; i++) {
+		const json_t *one =
+			list ? json_array_get(prompt, (size_t)(i / a->per_prompt)) : prompt;
 
-		if (echo) {
-			a->choices[i].echo = json_string_value(one);
-			a->choices[i].echo_len = json_string_length(one);
-		}
-		json_object_set(rq->body, "prompt", one);
-		answer_ask(a, i, rq->body);
+		a->choices[i].echo = json_string_value(one);
+		a->choices[i].echo_len = json_string_length(one);
 	}
-	json_object_set_new(rq->body, "prompt", prompt);
+	answer_ask(a, list ? prompt : NULL);
 }
 
 const struct route completion_routes[] = {

@@ -123,6 +123,13 @@ refused("stream_options: a list", {"messages": hello, "stream": True, "stream_op
         param="stream_options")
 for n in (0, -1, 129, 1.5, "2", True):
     refused("n: %r" % n, {"messages": hello, "n": n}, param="n")
+r = gw.chat(n=128, max_tokens=3, seed=7, temperature=5)
+check(r[0] == 200 and [c["index"] for c in r[2]["choices"]] == list(range(128)) and
+      len({c["message"]["content"] for c in r[2]["choices"]}) > 9,
+      "n: 128 is not more than one may ask for at once", r)
+r = gw.post("/v1/completions", {"prompt": ["a", "b c"] * 32, "n": 2, "max_tokens": 1, "echo": True})
+check(r[0] == 200 and [c["text"][:3] == "b c" for c in r[2]["choices"]] ==
+      [False, False, True, True] * 32, "64 prompts, two answers each, in order", r)
 refused("best_of", {"prompt": "x", "best_of": 3}, "unsupported_parameter", "best_of",
         path="/v1/completions")
 refused("temperature: a string", {"messages": hello, "temperature": "hot"}, param="temperature")
@@ -138,7 +145,16 @@ refused("200 prompts", {"prompt": ["a"] * 200}, param="prompt", path="/v1/comple
 refused("echo with logprobs", {"prompt": "a", "echo": True, "logprobs": 1},
         "unsupported_parameter", "echo", path="/v1/completions")
 refused("an id beyond the vocabulary", {"prompt": [99999999]}, path="/v1/completions")
-refused("a prompt longer than the context", {"prompt": [1] * 9000}, path="/v1/completions")
+refused("a prompt longer than the context", {"prompt": [1] * 9000}, "context_length_exceeded",
+        "prompt", path="/v1/completions")
+long = "x y " * 9000
+refused("a conversation that is", {"messages": [{"role": "user", "content": long}]},
+        "context_length_exceeded", "messages")
+refused("an input that is", {"input": long}, "context_length_exceeded", "input",
+        path="/v1/responses")
+refused("an id to detokenize", {"tokens": [1, -1]}, "invalid_value", "tokens[1]", path="/detokenize")
+refused("a conversation to tokenize", {"messages": [{"role": "wizard"}]}, "invalid_value",
+        "messages[0].role", path="/tokenize")
 refused("an unsupported parameter", {"messages": hello, "functions": [{"name": "f"}]})
 check(gw.chat(max_tokens=1, something_new=True, user="me", metadata={"a": "b"}, store=False,
               service_tier="auto")[0] == 200, "unknown members are ignored")
