@@ -209,6 +209,10 @@ static int parse_options(struct gateway *g, int argc, char **argv)
 		fail("--no-auth and --api-key-file: give one of them");
 		return 2;
 	}
+	if (listen_check(g->o.listen, &e)) {
+		fail(e.msg);
+		return 2;
+	}
 	if (!g->o.key_file && !g->o.no_auth && !listen_is_loopback(g->o.listen)) {
 		fail("--listen: other machines could connect and no key is asked for: give "
 		     "--api-key-file FILE, or --no-auth if that is meant");

@@ -151,6 +151,7 @@ static void test_keys(void)
 			   &e) == -EINVAL,
 	      "keys: a principal has at most 64 bytes");
 	keys_free(&k);
+	CHECK(keys_load(&k, "/dev/zero", 0, &e) == -EINVAL, "keys: no text: %s", e.msg);
 	CHECK(keys_load(&k, "/nonexistent/keys", 0, &e) == -ENOENT, "keys: no file");
 }
 
@@ -204,8 +205,9 @@ static void test_names(void)
 
 static void test_addresses(void)
 {
-	static const char *const bad[] = {"",	    "host",    "1.2.3.4:",   "1.2.3.4:99999999",
-					  "::1:80", "[::1:80", "1.2.3.4:-1", "1.2.3.4:http"};
+	static const char *const bad[] = {
+		"",	  "host",    "1.2.3.4:",   "1.2.3.4:99999999", "65536",
+		"::1:80", "[::1:80", "1.2.3.4:-1", "1.2.3.4:http"};
 	char url[128];
 	struct err e;
 	int fd, other;
