@@ -78,7 +78,7 @@ slow.connect(("127.0.0.1", gw.port))
 before = rss()
 st = Stream(gw, "/v1/chat/completions", dict(
     long, n=40, stream=True, messages=[{"role": "user", "content": "Tell me about you"}]), sock=slow)
-check(wait_for(lambda: gw.metric("llmdev_daemon_generated_tokens_total") > 50000 or
+check(wait_for(lambda: gw.metric("llmdev_daemon_generated_tokens_total") > 30000 or
                gw.metric("llmdev_requests_parked") > 0),
       "a client that does not read: its answers wait in the daemon")
 sanitized = b"__asan_init" in open(os.path.join(build, "llmdev-gateway"), "rb").read()

@@ -154,7 +154,7 @@ def test_benchy(places):
     out = os.path.join(folder, "benchy.json")
     run = subprocess.run(
         [os.path.join(bin_folder, "llama-benchy"), "--base-url", base, "--api-key", "sk-alice", "--model", model,
-         "--tokenizer", "tools/demo/model", "--pp", "64", "--tg", "16", "--runs", "2", "--concurrency", "1", "3",
+         "--tokenizer", "tools/demo/model", "--pp", "64", "--tg", "16", "--exact-tg", "--runs", "2", "--concurrency", "1", "3",
          "--book-url", places[1][1], "--skip-coherence", "--exit-on-first-fail", "--format", "json",
          "--save-result", out],
         capture_output=True, text=True, timeout=600, check=False,
