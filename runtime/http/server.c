@@ -262,6 +262,15 @@ static bool check_key(struct exchange *x)
 	return true;
 }
 
+static mhd_result count_lengths(void *ctx, enum MHD_ValueKind kind, const char *name,
+				const char *value)
+{
+	int *n = ctx;
+
+	*n += !strcasecmp(name, "Content-Length") || !strcasecmp(name, "Transfer-Encoding");
+	return MHD_YES;
+}
+
 /* Everything that can be refused before the body is there. */
 static void check_head(struct exchange *x, const char *method)
 {
@@ -271,12 +280,20 @@ static void check_head(struct exchange *x, const char *method)
 	struct gateway *g = x->rq.g;
 	struct request *rq = &x->rq;
 	char allow[64];
+	int lengths = 0;
 
+	MHD_get_connection_values(x->conn, MHD_HEADER_KIND, count_lengths, &lengths);
 	read_request_id(rq);
 	read_trace(rq);
 	add_cors(g, rq, origin);
 	rq->route = route_find(method, rq->path, &rq->tail, allow, sizeof(allow));
-	if (!rq->route && !allow[0]) {
+	if (lengths > 1) {
+		/* A proxy may have read another length, and take what follows for a request. */
+		reply_header(rq, "Connection", "close");
+		reply_error(rq, 400, "ambiguous_length", NULL,
+			    "The body's length is said twice: send one Content-Length or "
+			    "Transfer-Encoding");
+	} else if (!rq->route && !allow[0]) {
 		reply_error(rq, 404, "unknown_url", NULL, "Unknown request URL: %s %s", method,
 			    rq->path);
 	} else if (!rq->route) {

@@ -93,6 +93,12 @@ check(not got or got.startswith(b"HTTP/1.1 4"), "a negative Content-Length", got
 got = raw(gw.port, b"POST %s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
           % chat.encode())
 check(not got or got.startswith(b"HTTP/1.1 4"), "a bad chunk", got[:100])
+for twice in (b"Content-Length: 2\r\nContent-Length: 40\r\n",
+              b"Content-Length: 40\r\nTransfer-Encoding: chunked\r\n"):
+    got = raw(gw.port, b"POST %s HTTP/1.1\r\nHost: a\r\n%s\r\n2\r\n{}\r\n0\r\n\r\n"
+              b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n" % (chat.encode(), twice), 20)
+    check(got.startswith(b"HTTP/1.1 400") and b'"ok"' not in got,
+          "two lengths of a body: refused, and no request after it", got[:300])
 got = raw(gw.port, b"GET /health HTTP/1.0\r\n\r\n")
 check(b"200 OK" in got[:20], "HTTP/1.0", got[:100])
 body = json.dumps({"messages": hello, "stream": True, "max_tokens": 3}).encode()
