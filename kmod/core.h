@@ -153,10 +153,13 @@ enum llm_request_state {
  * @queue: in device->queue, while it is the first of its session that no backend has
  * @by_deadline: in device->deadlines, while @deadline counts
  * @turn: in session->turns, in order of submission
+ * @waiting: in session->waiting, while no backend has it
+ * @fat: in session->fat, while it holds more memory than the transcript needs
  * @terminal_node: in session->terminals, until the reader has had it
  * @cancel: tells the backend to stop
  * @state: enum llm_request_state
  * @in_tree: it is in device->requests: the backend has not let go of it
+ * @told: the attached backend knows of it, or a message that tells it is being copied
  * @queued: it is in @queue
  * @timed: it is in @by_deadline
  * @cancelled: the client does not want it any more, or its time is over
@@ -167,11 +170,12 @@ enum llm_request_state {
  * @sub: as submitted; immutable
  * @principal: label, [@sub.principal_len]
  * @resume: blob of STARTED, [@resume_len]
- * @ids: ids posted so far, [@n_ids] of @max_ids
+ * @ids: ids posted so far, [@n_ids] of @max_ids; of the transcript: memory for @n_ids
  * @posted_bytes: text bytes posted with them
  * @seq: of the next event
  * @finish: LLM_FINISH_* once it ended in DONE
- * @terminal: [LLM_TERMINAL_MAX] the terminal event's record, @terminal_len bytes
+ * @terminal: [LLM_TERMINAL_MAX] the terminal event's record, @terminal_len bytes; NULL in the
+ *	transcript, once it was read
  * @terminal_pos: the ring's head when it came: it is read after what is before that
  * @uid: charged account of the opener's uid; NULL: released
  * @who: of the principal
@@ -183,10 +187,10 @@ struct llm_request {
 	struct llm_session *ses;
 	u64 id;
 	struct rb_node by_id, queue, by_deadline;
-	struct list_head turn, terminal_node;
+	struct list_head turn, waiting, fat, terminal_node;
 	struct llm_note cancel;
 	u8 state;
-	bool in_tree, queued, timed, cancelled, started, kept;
+	bool in_tree, told, queued, timed, cancelled, started, kept;
 	int reason;
 	void *payload;
 	struct llm_submit sub;
@@ -224,8 +228,11 @@ struct llm_request {
  * @lost: the transcript is incomplete
  * @resume_owed: a POST got EAGAIN
  * @turns: requests in order, finished ones of the transcript first
+ * @waiting: those of them that no backend has, in order
+ * @fat: finished ones that hold more memory than they need: few, see llm_transcript_trim()
  * @terminals: requests whose terminal event waits for the reader, in order
- * @n_requests: unfinished, as their opener is charged for them
+ * @n_requests: those that their opener is charged for
+ * @n_live: those whose terminal event is not known
  * @transcript: bytes of finished turns
  * @ring: events for the reader
  * @read_offset: text mode: bytes of the first record's text that were read
@@ -248,8 +255,8 @@ struct llm_session {
 	u64 cgroup;
 	u32 mode;
 	bool used, closed, known, lost, resume_owed;
-	struct list_head turns, terminals;
-	unsigned int n_requests;
+	struct list_head turns, waiting, fat, terminals;
+	unsigned int n_requests, n_live;
 	u64 transcript;
 	struct llm_ring ring;
 	u32 read_offset;
@@ -311,6 +318,7 @@ struct llm_counters {
  * @max_request_ms: the longest that a request may take; 0: for ever
  * @lock: see the top of this file
  * @state: enum llm_device_state
+ * @gone: destroyed: nothing begins any more
  * @generation: of the last attachment
  * @backend: the attached one, or NULL
  * @backend_wait: its readers
@@ -337,6 +345,7 @@ struct llm_device {
 
 	spinlock_t lock;
 	u8 state;
+	bool gone;
 	u32 generation;
 	struct llm_backend *backend;
 	wait_queue_head_t backend_wait;
@@ -373,8 +382,11 @@ bool llm_is_admin(const struct file *file);
 /* ---- device.c -------------------------------------------------------------------------------------- */
 
 int llm_device_create(struct llm_device **out, const struct llm_device_create *c);
-/* Out of the list and out of /dev; llm_devices_lock is held. Drops the list's reference. */
-void llm_device_destroy(struct llm_device *dev);
+/*
+ * Out of the list and out of /dev; llm_devices_lock is held. Drops the list's reference. -EBUSY: it
+ * is in use, which @force overrides: what is open stays so, and comes to nothing.
+ */
+int llm_device_destroy(struct llm_device *dev, bool force);
 struct llm_device *llm_device_find(const u8 *name); /* llm_devices_lock is held */
 struct llm_device *llm_device_get(struct llm_device *dev);
 void llm_device_put(struct llm_device *dev);
@@ -418,11 +430,17 @@ void llm_request_terminal(struct llm_request *rq, const void *record, u32 len, s
 /* The same, made here. */
 void llm_request_error(struct llm_request *rq, int error, const char *sentence,
 		       struct llm_dead *dead);
-/* The backend holds it no longer: its slot is free again. */
+/* Both: ends it for its client, if it has not ended, and for the backend. */
+void llm_request_abandon(struct llm_request *rq, int error, const char *sentence,
+			 struct llm_dead *dead);
+/* The backend holds it no longer: its slot is free again, once its end was read. */
 void llm_request_released(struct llm_request *rq, struct llm_dead *dead);
-/* Forget finished turns up to and including @last (NULL: all). */
-void llm_transcript_forget(struct llm_session *ses, struct llm_request *last,
-			   struct llm_dead *dead);
+/* Its terminal event was read, or nobody is left to read it. */
+void llm_request_read(struct llm_request *rq, struct llm_dead *dead);
+/* Forget all finished turns. */
+void llm_transcript_forget(struct llm_session *ses, struct llm_dead *dead);
+/* Gives back what finished turns need no longer; without the lock, in the client's context. */
+void llm_transcript_trim(struct llm_session *ses);
 /* Make the finished turn a part of the transcript, or drop it. */
 void llm_transcript_add(struct llm_request *rq, struct llm_dead *dead);
 
@@ -438,7 +456,9 @@ void llm_session_drained(struct llm_session *ses);
 void llm_session_pop_terminal(struct llm_session *ses, struct llm_dead *dead);
 /* The request whose terminal event is the next thing to read; NULL: none, or records come first. */
 struct llm_request *llm_session_terminal(struct llm_session *ses);
-bool llm_session_has_unfinished(const struct llm_session *ses);
+
+/* How often a reader's page may vanish between being brought in and being written. */
+#define LLM_FAULTS_MAX 1000
 
 /* ---- text.c ---------------------------------------------------------------------------------------- */
 

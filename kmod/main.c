@@ -155,7 +155,7 @@ static long do_create(struct file *control, void *arg, void __user *user)
 		return rc;
 	rc = llm_backend_attach(dev, &a, &fd, &file);
 	if (rc) {
-		llm_device_destroy(dev);
+		llm_device_destroy(dev, true);
 		return rc;
 	}
 	c->device_id = dev->number;
@@ -163,7 +163,7 @@ static long do_create(struct file *control, void *arg, void __user *user)
 	c->generation = dev->generation;
 	rc = hand_out(user, c, sizeof(*c), fd, file);
 	if (rc)
-		llm_device_destroy(dev);
+		llm_device_destroy(dev, true);
 	return rc;
 }
 
@@ -199,7 +199,6 @@ static long do_destroy(struct file *control, void *arg, void __user *user)
 {
 	const struct llm_device_name *n = arg;
 	struct llm_device *dev;
-	bool busy;
 
 	if (n->flags)
 		return -EOPNOTSUPP;
@@ -208,13 +207,7 @@ static long do_destroy(struct file *control, void *arg, void __user *user)
 	dev = llm_device_find(n->name);
 	if (!dev)
 		return -ENOENT;
-	spin_lock(&dev->lock);
-	busy = dev->backend || dev->n_sessions;
-	spin_unlock(&dev->lock);
-	if (busy)
-		return -EBUSY;
-	llm_device_destroy(dev);
-	return 0;
+	return llm_device_destroy(dev, false);
 }
 
 static long do_quiesce(struct file *control, void *arg, void __user *user)
@@ -304,7 +297,7 @@ static void __exit llm_exit(void)
 	misc_deregister(&control);
 	mutex_lock(&llm_devices_lock);
 	list_for_each_entry_safe(dev, next, &llm_devices, all)
-		llm_device_destroy(dev);
+		llm_device_destroy(dev, true);
 	mutex_unlock(&llm_devices_lock);
 	WARN_ON(atomic_read(&llm_live));
 }

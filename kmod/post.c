@@ -132,7 +132,7 @@ static int post_one(struct llm_device *dev, const struct llm_event *ev, struct l
 	struct llm_session *ses;
 	int rc;
 
-	if (!rq || rq->state == LLM_RQ_QUEUED)
+	if (!rq || !rq->told)
 		return -ENOENT;
 	ses = rq->ses;
 	if (rq->state == LLM_RQ_OVER || ses->closed)
