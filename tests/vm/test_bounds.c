@@ -353,7 +353,7 @@ static void test_unload(void)
 	refused(access("/dev/llm0", F_OK), ENOENT, "there is no device");
 	close(fd);
 	works(syscall(SYS_delete_module, "llm", O_NONBLOCK), "the module goes");
-	sleep(3);
+	usleep(3000000);
 	fd = open("/llm.ko", O_RDONLY);
 	works(syscall(SYS_finit_module, fd, "", 0), "and comes back");
 	close(fd);
