@@ -208,8 +208,14 @@ static void unsent(struct llm_backend *be, struct llm_outgoing *m, struct llm_de
 {
 	struct llm_device *dev = be->dev;
 
-	if (m->past)
+	if (m->past) { /* chosen again as long as it is of the past */
+		if (m->rq && m->rq->told) {
+			m->rq->told = false;
+			if (m->rq->state == LLM_RQ_OVER || m->rq->ses->closed)
+				llm_request_abandon(m->rq, ECANCELED, "", dead);
+		}
 		return;
+	}
 	switch (m->head.type) {
 	case LLM_MSG_QUIESCE:
 		dev->quiesce = true;
@@ -353,17 +359,14 @@ static void end_foreign(struct llm_device *dev, struct llm_dead *dead)
 		next = rb_next(p);
 		if (!rq->started)
 			continue;
-		llm_request_get(rq);
-		llm_request_error(rq, ESTALE,
-				  "answer: it began with another model or another build: ask again",
-				  dead);
-		llm_request_released(rq, dead);
-		llm_request_put(rq, dead);
+		llm_request_abandon(
+			rq, ESTALE,
+			"answer: it began with another model or another build: ask again", dead);
 	}
 	list_for_each_entry(ses, &dev->sessions, node) {
 		if (ses->transcript)
 			ses->lost = true;
-		llm_transcript_forget(ses, NULL, dead);
+		llm_transcript_forget(ses, dead);
 	}
 }
 

@@ -60,12 +60,22 @@ extern int llm_admin_gid; /* its members may do what CAP_SYS_ADMIN may; < 0: non
 
 /* ---- what is freed after the lock was let go ------------------------------------------------------- */
 
+/**
+ * struct llm_dead - what lost its last reference under the lock; llm_bury() frees it
+ * @requests: struct llm_request, by @turn
+ * @sessions: struct llm_session, by @node
+ */
 struct llm_dead {
 	struct list_head requests, sessions;
 };
 #define LLM_DEAD(d) \
 	struct llm_dead d = {LIST_HEAD_INIT((d).requests), LIST_HEAD_INIT((d).sessions)}
-void llm_bury(struct llm_dead *d); /* may sleep */
+
+/**
+ * llm_bury() - free what was collected under the lock; may sleep
+ * @d: what is freed
+ */
+void llm_bury(struct llm_dead *d);
 
 /* ---- account.c ------------------------------------------------------------------------------------- */
 
@@ -81,24 +91,37 @@ struct llm_account {
 	unsigned int count;
 };
 
+/**
+ * struct llm_accounts - those of one kind of key
+ * @root: struct llm_account by @key; its lock is its owner's
+ */
 struct llm_accounts {
 	struct rb_root root;
 };
 
-/*
- * Charges one more to @key, with *spare as memory for a new account (NULL afterwards if it was
- * used). NULL: that would be more than @max.
+/**
+ * llm_account_charge() - charge one more request; NULL: more than the limit
+ * @a: the accounts
+ * @key: whose
+ * @max: most that @key may have
+ * @spare: memory for a new account; NULL afterwards if it was used
  */
 struct llm_account *llm_account_charge(struct llm_accounts *a, u64 key, unsigned int max,
 				       struct llm_account **spare);
-/* Returns what is to be kfree()d, or NULL. */
+
+/**
+ * llm_account_release() - one less; returns what is to be kfree()d, or NULL
+ * @a: the accounts
+ * @acc: the account, or NULL
+ */
 struct llm_account *llm_account_release(struct llm_accounts *a, struct llm_account *acc);
 
 /* ---- ring.c ---------------------------------------------------------------------------------------- */
 
 /**
  * struct llm_ring - event records of a session that wait for its reader
- * @buf: [@size] bytes, a power of two; NULL until the session is first used
+ * @buf: [@size] bytes; NULL until the session is first used
+ * @size: a power of two
  * @head: where the next byte goes; both only grow
  * @tail: where the next byte comes from
  */
@@ -108,20 +131,48 @@ struct llm_ring {
 	u64 head, tail;
 };
 
+/**
+ * llm_ring_used() - bytes in it
+ * @r: the ring
+ */
 static inline u32 llm_ring_used(const struct llm_ring *r)
 {
 	return (u32)(r->head - r->tail);
 }
 
+/**
+ * llm_ring_room() - bytes that it can take
+ * @r: the ring
+ */
 static inline u32 llm_ring_room(const struct llm_ring *r)
 {
 	return r->buf ? r->size - llm_ring_used(r) : 0;
 }
 
+/**
+ * llm_ring_put() - append; there is room
+ * @r: the ring
+ * @data: the bytes
+ * @len: how many
+ */
 void llm_ring_put(struct llm_ring *r, const void *data, u32 len);
-/* Copies without taking: @len bytes from @tail + @offset on. */
+
+/**
+ * llm_ring_peek() - copy without taking
+ * @r: the ring
+ * @offset: from the tail on
+ * @data: the bytes
+ * @len: how many
+ */
 void llm_ring_peek(const struct llm_ring *r, u32 offset, void *data, u32 len);
-/* The same to user memory with page faults off; returns the bytes copied. */
+
+/**
+ * llm_ring_to_iter() - the same to user memory, page faults off; returns the bytes copied
+ * @r: the ring
+ * @offset: from the tail on
+ * @len: how many
+ * @to: where to
+ */
 size_t llm_ring_to_iter(const struct llm_ring *r, u32 offset, u32 len, struct iov_iter *to);
 
 /* ---- messages to the backend ----------------------------------------------------------------------- */
@@ -153,10 +204,13 @@ enum llm_request_state {
  * @queue: in device->queue, while it is the first of its session that no backend has
  * @by_deadline: in device->deadlines, while @deadline counts
  * @turn: in session->turns, in order of submission
+ * @waiting: in session->waiting, while no backend has it
+ * @fat: in session->fat, while it holds more memory than the transcript needs
  * @terminal_node: in session->terminals, until the reader has had it
  * @cancel: tells the backend to stop
  * @state: enum llm_request_state
  * @in_tree: it is in device->requests: the backend has not let go of it
+ * @told: the attached backend knows of it, or a message that tells it is being copied
  * @queued: it is in @queue
  * @timed: it is in @by_deadline
  * @cancelled: the client does not want it any more, or its time is over
@@ -166,12 +220,17 @@ enum llm_request_state {
  * @payload: [@sub.payload_len]; immutable
  * @sub: as submitted; immutable
  * @principal: label, [@sub.principal_len]
- * @resume: blob of STARTED, [@resume_len]
- * @ids: ids posted so far, [@n_ids] of @max_ids
+ * @resume: blob of STARTED
+ * @resume_len: its bytes
+ * @ids: those posted so far
+ * @n_ids: how many
+ * @max_ids: how many @ids has memory for: in the transcript no more than there are
  * @posted_bytes: text bytes posted with them
  * @seq: of the next event
  * @finish: LLM_FINISH_* once it ended in DONE
- * @terminal: [LLM_TERMINAL_MAX] the terminal event's record, @terminal_len bytes
+ * @terminal: [LLM_TERMINAL_MAX] the terminal event's record; NULL in the transcript, once it was
+ *	read
+ * @terminal_len: its bytes
  * @terminal_pos: the ring's head when it came: it is read after what is before that
  * @uid: charged account of the opener's uid; NULL: released
  * @who: of the principal
@@ -183,10 +242,10 @@ struct llm_request {
 	struct llm_session *ses;
 	u64 id;
 	struct rb_node by_id, queue, by_deadline;
-	struct list_head turn, terminal_node;
+	struct list_head turn, waiting, fat, terminal_node;
 	struct llm_note cancel;
 	u8 state;
-	bool in_tree, queued, timed, cancelled, started, kept;
+	bool in_tree, told, queued, timed, cancelled, started, kept;
 	int reason;
 	void *payload;
 	struct llm_submit sub;
@@ -224,12 +283,17 @@ struct llm_request {
  * @lost: the transcript is incomplete
  * @resume_owed: a POST got EAGAIN
  * @turns: requests in order, finished ones of the transcript first
+ * @waiting: those of them that no backend has, in order
+ * @fat: finished ones that hold more memory than they need: few, see llm_transcript_trim()
  * @terminals: requests whose terminal event waits for the reader, in order
- * @n_requests: unfinished, as their opener is charged for them
+ * @n_requests: those that their opener is charged for
+ * @n_live: those whose terminal event is not known
  * @transcript: bytes of finished turns
  * @ring: events for the reader
  * @read_offset: text mode: bytes of the first record's text that were read
- * @draft: text mode: what was written and not submitted, [@draft_len] of @draft_cap
+ * @draft: text mode: what was written and not submitted
+ * @draft_len: its bytes
+ * @draft_cap: bytes that it has memory for
  * @drafting: somebody works on the draft outside the lock
  * @close: note that it is gone; holds the session while it waits
  * @resume: note that its reader has made room
@@ -248,8 +312,8 @@ struct llm_session {
 	u64 cgroup;
 	u32 mode;
 	bool used, closed, known, lost, resume_owed;
-	struct list_head turns, terminals;
-	unsigned int n_requests;
+	struct list_head turns, waiting, fat, terminals;
+	unsigned int n_requests, n_live;
 	u64 transcript;
 	struct llm_ring ring;
 	u32 read_offset;
@@ -295,6 +359,16 @@ enum llm_device_state {
 	LLM_DEV_STATES
 };
 
+/**
+ * struct llm_counters - what a device did since it was made
+ * @submitted: requests that were taken
+ * @refused: that were not: a limit, nobody there
+ * @done: ended by themselves
+ * @cancelled: by their client, or because it went
+ * @failed: ended in an error
+ * @ids: token ids posted
+ * @bytes: bytes of text posted
+ */
 struct llm_counters {
 	u64 submitted, refused, done, cancelled, failed, ids, bytes;
 };
@@ -311,18 +385,27 @@ struct llm_counters {
  * @max_request_ms: the longest that a request may take; 0: for ever
  * @lock: see the top of this file
  * @state: enum llm_device_state
+ * @gone: destroyed: nothing begins any more
  * @generation: of the last attachment
  * @backend: the attached one, or NULL
  * @backend_wait: its readers
- * @model: name of what is served, as @fingerprint, @features and @context by the last backend
- * @sessions: all; @n_sessions whose file is open
+ * @model: name of what is served
+ * @fingerprint: of the last backend
+ * @features: likewise
+ * @context: likewise
+ * @sessions: all, by @node
+ * @n_sessions: those whose file is open
  * @requests: those that a backend must let go of, by id
  * @queue: first undelivered request of each session, in the order in which backends get them
  * @deadlines: requests that have one
  * @notes: short messages for the backend, in order; they go first
- * @quiesce: the backend is to be asked to let go, by @quiesce_ns
+ * @quiesce: the backend is to be asked to let go
+ * @quiesce_ns: by then
  * @principals: accounts of this device's principals
  * @n_requests: charged requests
+ * @last_request: id of the latest request
+ * @last_session: of the latest session
+ * @count: what sysfs tells
  * @recovery: ends the wait for a backend
  * @timeout: ends requests whose time is over
  */
@@ -337,6 +420,7 @@ struct llm_device {
 
 	spinlock_t lock;
 	u8 state;
+	bool gone;
 	u32 generation;
 	struct llm_backend *backend;
 	wait_queue_head_t backend_wait;
@@ -368,108 +452,330 @@ extern spinlock_t llm_uids_lock;
 /* Devices, sessions and requests that exist: none when the module goes. */
 extern atomic_t llm_live;
 
+/**
+ * llm_is_admin() - whether the opener may set principals and priorities below 0
+ * @file: the file
+ */
 bool llm_is_admin(const struct file *file);
 
 /* ---- device.c -------------------------------------------------------------------------------------- */
 
+/**
+ * llm_device_create() - make /dev/llmN; llm_devices_lock is held
+ * @out: the new device
+ * @c: what it is to be
+ */
 int llm_device_create(struct llm_device **out, const struct llm_device_create *c);
-/* Out of the list and out of /dev; llm_devices_lock is held. Drops the list's reference. */
-void llm_device_destroy(struct llm_device *dev);
-struct llm_device *llm_device_find(const u8 *name); /* llm_devices_lock is held */
+
+/**
+ * llm_device_destroy() - take it out of the list and out of /dev
+ * @dev: the device
+ * @force: whether it is in use or not
+ *
+ * Drops the list's reference. -EBUSY: it is in use, which @force overrides: what is open stays so,
+ * and comes to nothing.
+ */
+int llm_device_destroy(struct llm_device *dev, bool force);
+
+/**
+ * llm_device_find() - by its label, or NULL; llm_devices_lock is held
+ * @name: by-name label
+ */
+struct llm_device *llm_device_find(const u8 *name);
+
+/**
+ * llm_device_get() - another reference
+ * @dev: the device
+ */
 struct llm_device *llm_device_get(struct llm_device *dev);
+
+/**
+ * llm_device_put() - one less
+ * @dev: the device
+ */
 void llm_device_put(struct llm_device *dev);
-/* The backend is gone: wait for another. */
+
+/**
+ * llm_device_orphan() - the backend is gone: wait for another
+ * @dev: the device
+ */
 void llm_device_orphan(struct llm_device *dev);
-/* Another one comes: do not give it up. May sleep. */
+
+/**
+ * llm_device_adopted() - another one comes: do not give it up; may sleep
+ * @dev: the device
+ */
 void llm_device_adopted(struct llm_device *dev);
-/* Looks at the deadlines again, soon; the lock is held. */
+
+/**
+ * llm_device_rearm() - look at the deadlines again, soon; the lock is held
+ * @dev: the device
+ */
 void llm_device_rearm(struct llm_device *dev);
-/* Ends all requests for their clients. */
+
+/**
+ * llm_device_abort() - end all requests for their clients
+ * @dev: the device
+ * @error: errno, positive
+ * @why: for people
+ */
 void llm_device_abort(struct llm_device *dev, int error, const char *why);
 
 /* ---- request.c ------------------------------------------------------------------------------------- */
 
-/*
- * A request of @ses with a payload of @sub->payload_len bytes, which it takes over also on failure;
- * not submitted yet. Sleeps; memory is charged to the caller. ERR_PTR(-ENOMEM).
+/**
+ * llm_request_new() - a request, not submitted yet; sleeps
+ * @ses: the session
+ * @sub: what is asked for
+ * @payload: of it; taken over
+ * @principal: label, of @sub->principal_len bytes
+ *
+ * The payload is taken over also on failure; memory is charged to the caller. ERR_PTR(-ENOMEM).
  */
 struct llm_request *llm_request_new(struct llm_session *ses, const struct llm_submit *sub,
 				    void *payload, const u8 *principal);
-/*
- * Checks the limits and queues it; returns its id in *id. On failure the request is freed. -ENOSPC: a limit; -EPIPE: no
- * backend and none expected.
+
+/**
+ * llm_request_submit() - check the limits and queue it
+ * @rq: the request
+ * @id: out: its id
+ *
+ * On failure the request is freed. -ENOSPC: a limit; -EPIPE: no backend and none expected.
  */
 int llm_request_submit(struct llm_request *rq, u64 *id);
-/* The lock is held for all that follow. */
+
+/* The lock is held for all that follow but llm_transcript_trim(). */
+
+/**
+ * llm_request_find() - by its id, or NULL
+ * @dev: the device
+ * @id: its id
+ */
 struct llm_request *llm_request_find(struct llm_device *dev, u64 id);
+
+/**
+ * llm_request_get() - another reference
+ * @rq: the request
+ */
 static inline void llm_request_get(struct llm_request *rq)
 {
 	kref_get(&rq->ref);
 }
+
+/**
+ * llm_request_put() - one less
+ * @rq: the request
+ * @dead: takes what lost its last reference
+ */
 void llm_request_put(struct llm_request *rq, struct llm_dead *dead);
-/* A backend has it from now on; its session's next one is queued. */
+
+/**
+ * llm_request_delivered() - a backend has it from now on; its session's next one is queued
+ * @rq: the request
+ */
 void llm_request_delivered(struct llm_request *rq);
-/* ... it did not get it after all. */
+
+/**
+ * llm_request_undelivered() - it did not get it after all
+ * @rq: the request
+ * @dead: takes what lost its last reference
+ */
 void llm_request_undelivered(struct llm_request *rq, struct llm_dead *dead);
-/* Stop it: at once if no backend has it, else as soon as the backend says so. */
+
+/**
+ * llm_request_cancel() - stop it: at once if no backend has it, else when the backend says so
+ * @rq: the request
+ * @reason: errno that CANCEL tells
+ * @dead: takes what lost its last reference
+ */
 void llm_request_cancel(struct llm_request *rq, int reason, struct llm_dead *dead);
-/* Its terminal event, a whole record: for its reader, if there is one. */
+
+/**
+ * llm_request_terminal() - its terminal event: for its reader, if there is one
+ * @rq: the request
+ * @record: a whole event record
+ * @len: its bytes
+ * @dead: takes what lost its last reference
+ */
 void llm_request_terminal(struct llm_request *rq, const void *record, u32 len, struct llm_dead *dead);
-/* The same, made here. */
+
+/**
+ * llm_request_error() - the same, made here
+ * @rq: the request
+ * @error: errno, positive
+ * @sentence: for people
+ * @dead: takes what lost its last reference
+ */
 void llm_request_error(struct llm_request *rq, int error, const char *sentence,
 		       struct llm_dead *dead);
-/* The backend holds it no longer: its slot is free again. */
+
+/**
+ * llm_request_abandon() - end it for its client, if it has not ended, and for the backend
+ * @rq: the request
+ * @error: errno, positive
+ * @sentence: for people
+ * @dead: takes what lost its last reference
+ */
+void llm_request_abandon(struct llm_request *rq, int error, const char *sentence,
+			 struct llm_dead *dead);
+
+/**
+ * llm_request_released() - the backend holds it no longer; its slot is free once its end was read
+ * @rq: the request
+ * @dead: takes what lost its last reference
+ */
 void llm_request_released(struct llm_request *rq, struct llm_dead *dead);
-/* Forget finished turns up to and including @last (NULL: all). */
-void llm_transcript_forget(struct llm_session *ses, struct llm_request *last,
-			   struct llm_dead *dead);
-/* Make the finished turn a part of the transcript, or drop it. */
+
+/**
+ * llm_request_read() - its end was read, or nobody is left to read it
+ * @rq: the request
+ * @dead: takes what lost its last reference
+ */
+void llm_request_read(struct llm_request *rq, struct llm_dead *dead);
+
+/**
+ * llm_transcript_forget() - forget all finished turns
+ * @ses: the session
+ * @dead: takes what lost its last reference
+ */
+void llm_transcript_forget(struct llm_session *ses, struct llm_dead *dead);
+
+/**
+ * llm_transcript_trim() - give back what finished turns need no longer, in the client's context
+ * @ses: the session
+ */
+void llm_transcript_trim(struct llm_session *ses);
+
+/**
+ * llm_transcript_add() - make the finished turn a part of the transcript, or drop it
+ * @rq: the request
+ * @dead: takes what lost its last reference
+ */
 void llm_transcript_add(struct llm_request *rq, struct llm_dead *dead);
 
 /* ---- session.c ------------------------------------------------------------------------------------- */
 
 extern const struct file_operations llm_session_fops;
-void llm_session_put(struct llm_session *ses, struct llm_dead *dead); /* the lock is held */
-/* Memory for events, before the first request. */
+
+/**
+ * llm_session_put() - one reference less; the lock is held
+ * @ses: the session
+ * @dead: takes what lost its last reference
+ */
+void llm_session_put(struct llm_session *ses, struct llm_dead *dead);
+
+/**
+ * llm_session_prepare() - memory for events, before the first request: 0 or -ENOMEM
+ * @ses: the session
+ */
 int llm_session_prepare(struct llm_session *ses);
-/* The reader took something: a POST that was refused may be tried again. The lock is held. */
+
+/**
+ * llm_session_drained() - the reader took something: a refused POST may be tried again; locked
+ * @ses: the session
+ */
 void llm_session_drained(struct llm_session *ses);
-/* Removes the terminal event at the front, which the reader has had. The lock is held. */
+
+/**
+ * llm_session_pop_terminal() - the reader has had the terminal event at the front; locked
+ * @ses: the session
+ * @dead: takes what lost its last reference
+ */
 void llm_session_pop_terminal(struct llm_session *ses, struct llm_dead *dead);
-/* The request whose terminal event is the next thing to read; NULL: none, or records come first. */
+
+/**
+ * llm_session_terminal() - whose end is the next thing to read; NULL: none, or records come first
+ * @ses: the session
+ */
 struct llm_request *llm_session_terminal(struct llm_session *ses);
-bool llm_session_has_unfinished(const struct llm_session *ses);
+
+/* How often a reader's page may vanish between being brought in and being written. */
+#define LLM_FAULTS_MAX 1000
 
 /* ---- text.c ---------------------------------------------------------------------------------------- */
 
+/**
+ * llm_text_read() - read() in text mode
+ * @iocb: of the read or write
+ * @to: where to
+ */
 ssize_t llm_text_read(struct kiocb *iocb, struct iov_iter *to);
+
+/**
+ * llm_text_write() - write() in text mode
+ * @iocb: of the read or write
+ * @from: what is written
+ */
 ssize_t llm_text_write(struct kiocb *iocb, struct iov_iter *from);
-__poll_t llm_text_poll(struct llm_session *ses); /* the lock is held */
+
+/**
+ * llm_text_poll() - poll() in text mode; the lock is held
+ * @ses: the session
+ */
+__poll_t llm_text_poll(struct llm_session *ses);
 
 /* ---- backend.c, replay.c, post.c ------------------------------------------------------------------- */
 
-/* Attaches; *fd is reserved and *file not installed yet. llm_devices_lock is held. */
+/**
+ * llm_backend_attach() - attach; *@fd is reserved, *@file not installed; llm_devices_lock is held
+ * @dev: the device
+ * @a: what it serves
+ * @fd: reserved, not installed
+ * @file: the new file
+ */
 int llm_backend_attach(struct llm_device *dev, const struct llm_device_attach *a, int *fd,
 		       struct file **file);
-/* Queues a note for the backend, if there is one; the lock is held. */
+
+/**
+ * llm_note_send() - queue a note for the backend, if there is one; the lock is held
+ * @dev: the device
+ * @n: the note
+ * @type: LLM_MSG_*
+ */
 void llm_note_send(struct llm_device *dev, struct llm_note *n, u32 type);
+
+/**
+ * llm_note_drop() - it is not to be sent
+ * @n: the note
+ */
 static inline void llm_note_drop(struct llm_note *n)
 {
 	list_del_init(&n->node);
 }
-/* An attachment begins: all that sessions remember is to be told. The lock is held. */
+
+/**
+ * llm_replay_begin() - an attachment begins: what sessions remember is to be told; locked
+ * @be: the backend
+ */
 void llm_replay_begin(struct llm_backend *be);
 struct llm_outgoing;
-/* The next message of the past to *m; false: it is all told. The lock is held. */
+
+/**
+ * llm_replay_next() - the next message of the past; false: it is all told; locked
+ * @be: the backend
+ * @m: the message
+ */
 bool llm_replay_next(struct llm_backend *be, struct llm_outgoing *m);
-/* It was copied. The lock is held. */
+
+/**
+ * llm_replay_sent() - it was copied; locked
+ * @be: the backend
+ * @m: the message
+ */
 void llm_replay_sent(struct llm_backend *be, const struct llm_outgoing *m);
+
+/**
+ * llm_backend_post() - LLM_IOC_POST: 0 or -errno of the batch
+ * @be: the backend
+ * @p: the batch
+ */
 long llm_backend_post(struct llm_backend *be, const struct llm_post *p);
 
 /**
  * struct llm_outgoing - a message as it is copied to the backend
  * @head: header
- * @body: what follows it, @body_len bytes
+ * @body: what follows it
+ * @body_len: its bytes
  * @rq: what SUBMIT and CANCEL are about, held; a SUBMIT's parts follow the body
  * @ses: what the others are about, held; or NULL
  * @past: it is of the past (replay.c)
@@ -487,7 +793,20 @@ struct llm_outgoing {
 	struct llm_session *ses;
 	bool past;
 };
+
+/**
+ * llm_outgoing_session() - a message about a session
+ * @m: the message
+ * @ses: the session
+ * @type: LLM_MSG_*
+ */
 void llm_outgoing_session(struct llm_outgoing *m, struct llm_session *ses, u32 type);
+
+/**
+ * llm_outgoing_submit() - SUBMIT
+ * @m: the message
+ * @rq: the request
+ */
 void llm_outgoing_submit(struct llm_outgoing *m, struct llm_request *rq);
 
 /* ---- ioctl.c --------------------------------------------------------------------------------------- */
@@ -504,9 +823,24 @@ struct llm_command {
 	u32 size, min_size;
 	long (*run)(struct file *file, void *arg, void __user *user);
 };
+
+/**
+ * llm_ioctl() - find the command, copy its structure in, run it, copy it out
+ * @file: the file
+ * @cmd: LLM_IOC_*
+ * @arg: address of its structure
+ * @table: the commands of this kind of file
+ * @n: how many
+ */
 long llm_ioctl(struct file *file, unsigned int cmd, unsigned long arg,
 	       const struct llm_command *table, size_t n);
-/* What every file answers to LLM_IOC_QUERY; dev may be NULL. */
+
+/**
+ * llm_query_fill() - what every file answers to LLM_IOC_QUERY
+ * @q: filled
+ * @file: LLM_FILE_*
+ * @dev: the device, or NULL
+ */
 void llm_query_fill(struct llm_query *q, u32 file, struct llm_device *dev);
 
 #endif

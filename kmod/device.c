@@ -15,9 +15,14 @@
 
 /* ---- work items ------------------------------------------------------------------------------------ */
 
-/* The lock is held: nothing can drop the last reference in between. */
+/*
+ * The lock is held: nothing can drop the last reference in between. Nothing is left pending on a
+ * device that is gone: the module could go before it.
+ */
 static void arm(struct llm_device *dev, struct delayed_work *work, unsigned long delay)
 {
+	if (dev->gone)
+		return;
 	if (!mod_delayed_work(system_wq, work, delay))
 		llm_device_get(dev);
 }
@@ -41,7 +46,7 @@ static void end_all(struct llm_device *dev, int error, const char *why, struct l
 		next = rb_next(p);
 		llm_request_get(rq);
 		llm_request_error(rq, error, why, dead);
-		if (!dev->backend || rq->state == LLM_RQ_QUEUED)
+		if (!rq->told)
 			llm_request_released(rq, dead);
 		else
 			llm_note_send(dev, &rq->cancel, LLM_MSG_CANCEL);
@@ -62,11 +67,14 @@ void llm_device_abort(struct llm_device *dev, int error, const char *why)
 static void recovery_over(struct work_struct *work)
 {
 	struct llm_device *dev = container_of(work, struct llm_device, recovery.work);
+	struct llm_session *ses;
 	LLM_DEAD(dead);
 
 	spin_lock(&dev->lock);
 	if (dev->state == LLM_DEV_WAITING) {
 		dev->state = LLM_DEV_DEAD;
+		list_for_each_entry(ses, &dev->sessions, node) /* who polls is told EPOLLHUP */
+			wake_up_interruptible(&ses->wait);
 		end_all(dev, EPIPE, "backend: it has gone and none came back: start llmdevd, ask again",
 			&dead);
 	}
@@ -90,7 +98,7 @@ void llm_device_orphan(struct llm_device *dev)
 	spin_lock(&dev->lock);
 	trace_llm_backend_detach(dev->number, dev->generation);
 	dev->backend = NULL;
-	dev->state = LLM_DEV_WAITING;
+	dev->state = dev->gone ? LLM_DEV_DEAD : LLM_DEV_WAITING;
 	dev->quiesce = false;
 	list_for_each_entry_safe(n, next_note, &dev->notes, node) {
 		llm_note_drop(n);
@@ -102,12 +110,10 @@ void llm_device_orphan(struct llm_device *dev)
 		struct llm_request *rq = rb_entry(p, struct llm_request, by_id);
 
 		next = rb_next(p);
+		rq->told = false;
 		if (rq->state != LLM_RQ_OVER && !rq->ses->closed)
 			continue;
-		llm_request_get(rq);
-		llm_request_error(rq, ECANCELED, "", &dead); /* nobody reads it */
-		llm_request_released(rq, &dead);
-		llm_request_put(rq, &dead);
+		llm_request_abandon(rq, ECANCELED, "", &dead); /* nobody reads it */
 	}
 	list_for_each_entry_safe(ses, next_ses, &dev->sessions, node) {
 		ses->known = false;
@@ -346,12 +352,27 @@ int llm_device_create(struct llm_device **out, const struct llm_device_create *c
 	return 0;
 }
 
-void llm_device_destroy(struct llm_device *dev)
+int llm_device_destroy(struct llm_device *dev, bool force)
 {
+	LLM_DEAD(dead);
+	bool busy;
+
 	lockdep_assert_held(&llm_devices_lock);
+	spin_lock(&dev->lock);
+	busy = !force && (dev->backend || dev->n_sessions);
+	if (!busy) {
+		dev->gone = true;
+		dev->state = LLM_DEV_DEAD;
+		end_all(dev, EPIPE, "device: it was destroyed", &dead);
+	}
+	spin_unlock(&dev->lock);
+	llm_bury(&dead);
+	if (busy)
+		return -EBUSY;
 	list_del(&dev->all);
 	misc_deregister(&dev->misc);
 	disarm(dev, &dev->recovery);
 	disarm(dev, &dev->timeout);
 	llm_device_put(dev);
+	return 0;
 }

@@ -31,6 +31,8 @@ long llm_ioctl(struct file *file, unsigned int cmd, unsigned long arg,
 		return -EFAULT;
 	if (size < c->min_size)
 		return -EINVAL;
+	if (size > PAGE_SIZE)
+		return -E2BIG; /* the tail is looked at byte by byte */
 	rc = copy_struct_from_user(buf, c->size, user, size);
 	if (rc)
 		return rc;
@@ -49,11 +51,11 @@ void llm_query_fill(struct llm_query *q, u32 file, struct llm_device *dev)
 		.features = LLM_FEATURE_TEXT_MODE | LLM_FEATURE_EVENT_MODE | LLM_FEATURE_REPLAY |
 			    LLM_FEATURE_TRANSCRIPT | LLM_FEATURE_PRINCIPAL | LLM_FEATURE_DEADLINE,
 		.file = file,
-		.max_payload = llm_max_payload,
-		.max_event_bytes = llm_max_events,
-		.max_transcript = llm_max_transcript,
-		.max_requests = llm_max_file,
-		.max_sessions = llm_max_sessions,
+		.max_payload = READ_ONCE(llm_max_payload),
+		.max_event_bytes = READ_ONCE(llm_max_events),
+		.max_transcript = READ_ONCE(llm_max_transcript),
+		.max_requests = READ_ONCE(llm_max_file),
+		.max_sessions = READ_ONCE(llm_max_sessions),
 	};
 	q->max_message = sizeof(struct llm_msg) + sizeof(struct llm_msg_submit) + q->max_payload +
 			 LLM_PRINCIPAL_MAX + LLM_RESUME_MAX + 32;

@@ -27,7 +27,6 @@ atomic_t llm_live = ATOMIC_INIT(0);
 	module_param_named(name, llm_##name, uint, 0644);                                          \
 	MODULE_PARM_DESC(name, what " (" #value ")")
 
-LIMIT(max_payload, 4194304, "bytes of one request's payload");
 LIMIT(max_transcript, 16777216, "bytes that a session remembers for another backend");
 LIMIT(max_sessions, 1024, "open files of a device");
 LIMIT(max_file, 16, "unfinished requests of an open file");
@@ -54,6 +53,20 @@ static int set_max_events(const char *val, const struct kernel_param *kp)
 	WRITE_ONCE(llm_max_events, v);
 	return 0;
 }
+
+/* kvmalloc() warns of more than 2 GiB, which a user could then ask for. */
+static int set_max_payload(const char *val, const struct kernel_param *kp)
+{
+	return param_set_uint_minmax(val, kp, 1, 1 << 30);
+}
+
+static const struct kernel_param_ops max_payload_ops = {
+	.set = set_max_payload,
+	.get = param_get_uint,
+};
+unsigned int llm_max_payload = 4194304;
+module_param_cb(max_payload, &max_payload_ops, &llm_max_payload, 0644);
+MODULE_PARM_DESC(max_payload, "bytes of one request's payload, at most 1 GiB (4194304)");
 
 static const struct kernel_param_ops max_events_ops = {
 	.set = set_max_events,
@@ -142,7 +155,7 @@ static long do_create(struct file *control, void *arg, void __user *user)
 		return rc;
 	rc = llm_backend_attach(dev, &a, &fd, &file);
 	if (rc) {
-		llm_device_destroy(dev);
+		llm_device_destroy(dev, true);
 		return rc;
 	}
 	c->device_id = dev->number;
@@ -150,7 +163,7 @@ static long do_create(struct file *control, void *arg, void __user *user)
 	c->generation = dev->generation;
 	rc = hand_out(user, c, sizeof(*c), fd, file);
 	if (rc)
-		llm_device_destroy(dev);
+		llm_device_destroy(dev, true);
 	return rc;
 }
 
@@ -186,7 +199,6 @@ static long do_destroy(struct file *control, void *arg, void __user *user)
 {
 	const struct llm_device_name *n = arg;
 	struct llm_device *dev;
-	bool busy;
 
 	if (n->flags)
 		return -EOPNOTSUPP;
@@ -195,13 +207,7 @@ static long do_destroy(struct file *control, void *arg, void __user *user)
 	dev = llm_device_find(n->name);
 	if (!dev)
 		return -ENOENT;
-	spin_lock(&dev->lock);
-	busy = dev->backend || dev->n_sessions;
-	spin_unlock(&dev->lock);
-	if (busy)
-		return -EBUSY;
-	llm_device_destroy(dev);
-	return 0;
+	return llm_device_destroy(dev, false);
 }
 
 static long do_quiesce(struct file *control, void *arg, void __user *user)
@@ -291,7 +297,7 @@ static void __exit llm_exit(void)
 	misc_deregister(&control);
 	mutex_lock(&llm_devices_lock);
 	list_for_each_entry_safe(dev, next, &llm_devices, all)
-		llm_device_destroy(dev);
+		llm_device_destroy(dev, true);
 	mutex_unlock(&llm_devices_lock);
 	WARN_ON(atomic_read(&llm_live));
 }

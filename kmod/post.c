@@ -10,11 +10,19 @@
 #include <linux/string.h>
 #include <linux/uaccess.h>
 
+/*
+ * read() of text returns it. From 512 on errno means something to the kernel itself: ERESTARTSYS,
+ * EIOCBQUEUED (for which the file layer has a BUG_ON()).
+ */
+#define ERRNO_END 512
+
 static int check_text(const struct llm_event *ev, const struct llm_text *t)
 {
+	if (ev->length < sizeof(*t))
+		return -EINVAL;
 	if (t->flags & ~LLM_TEXT_F_MORE)
 		return -EOPNOTSUPP;
-	if (ev->length < sizeof(*t) || t->n_ids > LLM_EVENT_MAX / sizeof(s32) ||
+	if (t->n_ids > LLM_EVENT_MAX / sizeof(s32) ||
 	    ev->length != sizeof(*t) + t->n_ids * sizeof(s32) + (u64)t->n_bytes)
 		return -EINVAL;
 	if ((ev->type == LLM_EVENT_TEXT) != !t->subtype)
@@ -56,7 +64,7 @@ static int check_record(const struct llm_event *ev)
 	case LLM_EVENT_ERROR:
 		return ev->length >= sizeof(*err) && ev->size <= LLM_TERMINAL_MAX &&
 				       ev->length == sizeof(*err) + (u64)err->n_bytes &&
-				       err->error > 0 && err->error < 4096 ? 0 : -EINVAL;
+				       err->error > 0 && err->error < ERRNO_END ? 0 : -EINVAL;
 	}
 	return -EOPNOTSUPP;
 }
@@ -124,7 +132,7 @@ static int post_one(struct llm_device *dev, const struct llm_event *ev, struct l
 	struct llm_session *ses;
 	int rc;
 
-	if (!rq || rq->state == LLM_RQ_QUEUED)
+	if (!rq || !rq->told)
 		return -ENOENT;
 	ses = rq->ses;
 	if (rq->state == LLM_RQ_OVER || ses->closed)

@@ -51,6 +51,7 @@ bool llm_replay_next(struct llm_backend *be, struct llm_outgoing *m)
 			struct llm_msg_submit *s = &m->body.submit;
 
 			llm_outgoing_submit(m, rq);
+			rq->told = rq->state == LLM_RQ_DELIVERED;
 			m->head.flags = LLM_MSG_F_REPLAY | (rq->kept ? LLM_MSG_F_FINISHED : 0);
 			s->resume_len = rq->resume_len;
 			s->n_ids = rq->n_ids;

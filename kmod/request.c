@@ -4,7 +4,11 @@
  * remembers of it. Everything under device->lock, except llm_request_new() and llm_request_submit().
  *
  * Charges (file, principal, uid, device) are taken at submission and given back when the backend has
- * let go of the request: one that was cancelled, or whose client is gone, counts until then.
+ * let go of the request and its client has read its end: one that was cancelled, or whose client is
+ * gone, counts until then, and a client that asks and never reads comes to its limit.
+ *
+ * A request ends for its client and for the backend apart. One that ended for its client goes at
+ * once if the attached backend was not told of it, else when that posts its end or dies.
  */
 #include "core.h"
 #include "trace.h"
@@ -71,6 +75,8 @@ struct llm_request *llm_request_new(struct llm_session *ses, const struct llm_su
 	rq->terminal = kvmalloc(LLM_TERMINAL_MAX, GFP_KERNEL_ACCOUNT);
 	rq->reason = ECANCELED;
 	INIT_LIST_HEAD(&rq->turn);
+	INIT_LIST_HEAD(&rq->waiting);
+	INIT_LIST_HEAD(&rq->fat);
 	INIT_LIST_HEAD(&rq->terminal_node);
 	INIT_LIST_HEAD(&rq->cancel.node);
 	if (!rq->ids || !rq->terminal) {
@@ -122,18 +128,14 @@ static bool deadline_less(struct rb_node *a, const struct rb_node *b)
 /* The session's first undelivered request, if it has one, is what its device may hand out. */
 static void queue_next(struct llm_session *ses)
 {
-	struct llm_request *rq;
+	struct llm_request *rq =
+		list_first_entry_or_null(&ses->waiting, struct llm_request, waiting);
 
-	list_for_each_entry(rq, &ses->turns, turn) {
-		if (rq->state != LLM_RQ_QUEUED)
-			continue;
-		if (!rq->queued) {
-			rq->queued = true;
-			rb_add_cached(&rq->queue, &ses->dev->queue, queue_less);
-			wake_up_interruptible(&ses->dev->backend_wait);
-		}
+	if (!rq || rq->queued)
 		return;
-	}
+	rq->queued = true;
+	rb_add_cached(&rq->queue, &ses->dev->queue, queue_less);
+	wake_up_interruptible(&ses->dev->backend_wait);
 }
 
 static void unqueue(struct llm_request *rq)
@@ -141,6 +143,12 @@ static void unqueue(struct llm_request *rq)
 	if (rq->queued)
 		rb_erase_cached(&rq->queue, &rq->ses->dev->queue);
 	rq->queued = false;
+}
+
+static void stop_waiting(struct llm_request *rq)
+{
+	unqueue(rq);
+	list_del_init(&rq->waiting);
 }
 
 static void untime(struct llm_request *rq)
@@ -227,6 +235,21 @@ static int charge(struct llm_request *rq, struct llm_account **a, struct llm_acc
 	return 0;
 }
 
+/* Once the backend has let go of it and nobody is to read of it any more. */
+static void uncharge(struct llm_request *rq)
+{
+	struct llm_device *dev = rq->ses->dev;
+
+	if (rq->in_tree || !list_empty(&rq->terminal_node) || !rq->who)
+		return;
+	dev->n_requests--;
+	rq->ses->n_requests--;
+	/* Small, and never from vmalloc: kfree() does not sleep. */
+	kfree(llm_account_release(&dev->principals, rq->who));
+	kfree(release_uid(rq->uid));
+	rq->who = rq->uid = NULL;
+}
+
 int llm_request_submit(struct llm_request *rq, u64 *id)
 {
 	struct llm_session *ses = rq->ses;
@@ -235,6 +258,7 @@ int llm_request_submit(struct llm_request *rq, u64 *id)
 	struct llm_account *b = kzalloc(sizeof(*b), GFP_KERNEL_ACCOUNT);
 	int rc;
 
+	llm_transcript_trim(ses);
 	if (!a || !b) {
 		request_free(rq);
 		rc = -ENOMEM;
@@ -260,6 +284,8 @@ int llm_request_submit(struct llm_request *rq, u64 *id)
 	kref_get(&ses->ref);
 	kref_get(&rq->ref); /* one for the turn list, one for the tree */
 	list_add_tail(&rq->turn, &ses->turns);
+	list_add_tail(&rq->waiting, &ses->waiting);
+	ses->n_live++;
 	rb_add(&rq->by_id, &dev->requests, id_less);
 	rq->in_tree = true;
 	if (rq->sub.deadline_ns) {
@@ -278,24 +304,34 @@ out:
 
 void llm_request_delivered(struct llm_request *rq)
 {
-	unqueue(rq);
-	if (rq->state == LLM_RQ_QUEUED)
-		rq->state = LLM_RQ_DELIVERED;
+	stop_waiting(rq);
+	rq->told = true;
+	rq->state = LLM_RQ_DELIVERED;
 	trace_llm_request_deliver(rq);
 	queue_next(rq->ses);
 }
 
 void llm_request_undelivered(struct llm_request *rq, struct llm_dead *dead)
 {
+	struct llm_session *ses = rq->ses;
+	struct llm_request *second;
+
+	rq->told = false;
+	llm_note_drop(&rq->cancel);
+	if (rq->state == LLM_RQ_OVER)
+		llm_request_released(rq, dead);
 	if (rq->state != LLM_RQ_DELIVERED)
 		return;
 	rq->state = LLM_RQ_QUEUED;
-	llm_note_drop(&rq->cancel);
+	second = list_first_entry_or_null(&ses->waiting, struct llm_request, waiting);
+	if (second)
+		unqueue(second);
+	list_add(&rq->waiting, &ses->waiting);
 	if (rq->cancelled) {
 		rq->cancelled = false;
 		llm_request_cancel(rq, rq->reason, dead);
 	} else {
-		queue_next(rq->ses);
+		queue_next(ses);
 	}
 }
 
@@ -303,21 +339,21 @@ void llm_request_undelivered(struct llm_request *rq, struct llm_dead *dead)
 
 void llm_request_released(struct llm_request *rq, struct llm_dead *dead)
 {
-	struct llm_device *dev = rq->ses->dev;
-
 	if (!rq->in_tree)
 		return;
-	rb_erase(&rq->by_id, &dev->requests);
-	rq->in_tree = false;
-	unqueue(rq);
+	rb_erase(&rq->by_id, &rq->ses->dev->requests);
+	rq->in_tree = rq->told = false;
+	stop_waiting(rq);
 	untime(rq);
 	llm_note_drop(&rq->cancel);
-	dev->n_requests--;
-	rq->ses->n_requests--;
-	/* Small, and never from vmalloc: kfree() does not sleep. */
-	kfree(llm_account_release(&dev->principals, rq->who));
-	kfree(release_uid(rq->uid));
-	rq->who = rq->uid = NULL;
+	uncharge(rq);
+	llm_request_put(rq, dead);
+}
+
+void llm_request_read(struct llm_request *rq, struct llm_dead *dead)
+{
+	list_del_init(&rq->terminal_node);
+	uncharge(rq);
 	llm_request_put(rq, dead);
 }
 
@@ -337,21 +373,73 @@ static void drop_turn(struct llm_request *rq, struct llm_dead *dead)
 	if (rq->kept)
 		rq->ses->transcript -= turn_bytes(rq);
 	rq->kept = false;
+	list_del_init(&rq->fat);
 	list_del_init(&rq->turn);
 	llm_request_put(rq, dead);
 }
 
-void llm_transcript_forget(struct llm_session *ses, struct llm_request *last, struct llm_dead *dead)
+void llm_transcript_forget(struct llm_session *ses, struct llm_dead *dead)
 {
 	struct llm_request *rq, *next;
 
-	list_for_each_entry_safe(rq, next, &ses->turns, turn) {
-		bool end = rq == last;
-
+	list_for_each_entry_safe(rq, next, &ses->turns, turn)
 		if (rq->kept)
 			drop_turn(rq, dead);
-		if (end)
-			break;
+}
+
+/* A request that only its transcript holds, taken off the list of those to be trimmed; or NULL. */
+static struct llm_request *take_fat(struct llm_session *ses)
+{
+	struct llm_request *rq;
+
+	list_for_each_entry(rq, &ses->fat, fat) {
+		if (kref_read(&rq->ref) != 1)
+			continue;
+		list_del_init(&rq->fat);
+		llm_request_get(rq);
+		return rq;
+	}
+	return NULL;
+}
+
+/*
+ * A request is charged until its end was read: the list has at most as many as a file may have
+ * unfinished, and those that ended since the last submission.
+ */
+void llm_transcript_trim(struct llm_session *ses)
+{
+	struct llm_device *dev = ses->dev;
+	struct llm_request *rq;
+	bool more = true;
+
+	while (more) {
+		LLM_DEAD(dead);
+		void *terminal = NULL;
+		s32 *ids;
+
+		spin_lock(&dev->lock);
+		rq = take_fat(ses);
+		spin_unlock(&dev->lock);
+		if (!rq)
+			return;
+		ids = kvmalloc_array(rq->n_ids ?: 1, sizeof(s32), GFP_KERNEL_ACCOUNT);
+		if (ids) /* of a finished answer: they do not change */
+			memcpy(ids, rq->ids, rq->n_ids * sizeof(s32));
+		spin_lock(&dev->lock);
+		if (ids && kref_read(&rq->ref) == 2) { /* nobody copies them */
+			swap(ids, rq->ids);
+			swap(terminal, rq->terminal);
+			rq->max_ids = rq->n_ids;
+		} else {
+			if (rq->kept)
+				list_add_tail(&rq->fat, &ses->fat);
+			more = false; /* next time */
+		}
+		llm_request_put(rq, &dead);
+		spin_unlock(&dev->lock);
+		kvfree(ids);
+		kvfree(terminal);
+		llm_bury(&dead);
 	}
 }
 
@@ -367,11 +455,11 @@ void llm_transcript_add(struct llm_request *rq, struct llm_dead *dead)
 		return;
 	}
 	if (told && resume->flags & LLM_RESUME_F_FRESH) {
-		llm_transcript_forget(ses, NULL, dead);
+		llm_transcript_forget(ses, dead);
 		ses->lost = false;
 	}
 	if (ses->transcript + bytes > READ_ONCE(llm_max_transcript)) {
-		llm_transcript_forget(ses, NULL, dead);
+		llm_transcript_forget(ses, dead);
 		ses->lost = true;
 		drop_turn(rq, dead);
 		return;
@@ -381,6 +469,7 @@ void llm_transcript_add(struct llm_request *rq, struct llm_dead *dead)
 		return;
 	}
 	rq->kept = true;
+	list_add_tail(&rq->fat, &ses->fat);
 	ses->transcript += bytes;
 }
 
@@ -391,9 +480,10 @@ void llm_request_terminal(struct llm_request *rq, const void *record, u32 len, s
 
 	if (rq->state == LLM_RQ_OVER)
 		return;
-	unqueue(rq);
+	stop_waiting(rq);
 	untime(rq);
 	rq->state = LLM_RQ_OVER;
+	ses->n_live--;
 	if (ev->type == LLM_EVENT_DONE)
 		rq->finish = ((const struct llm_done *)(ev + 1))->finish;
 	trace_llm_request_end(rq, ev->type == LLM_EVENT_ERROR ?
@@ -421,6 +511,8 @@ void llm_request_error(struct llm_request *rq, int error, const char *sentence, 
 		char text[128];
 	} r = {.err = {.error = error}};
 
+	if (rq->state == LLM_RQ_OVER)
+		return;
 	strscpy(r.text, sentence, sizeof(r.text));
 	r.err.n_bytes = strlen(r.text);
 	r.ev.type = LLM_EVENT_ERROR;
@@ -428,8 +520,20 @@ void llm_request_error(struct llm_request *rq, int error, const char *sentence, 
 	r.ev.size = sizeof(r.ev) + ALIGN(r.ev.length, 8);
 	r.ev.request_id = rq->id;
 	r.ev.seq = rq->seq;
-	rq->ses->dev->count.failed++;
+	if (error == ECANCELED)
+		rq->ses->dev->count.cancelled++;
+	else
+		rq->ses->dev->count.failed++;
 	llm_request_terminal(rq, &r, r.ev.size, dead);
+}
+
+void llm_request_abandon(struct llm_request *rq, int error, const char *sentence,
+			 struct llm_dead *dead)
+{
+	llm_request_get(rq);
+	llm_request_error(rq, error, sentence, dead);
+	llm_request_released(rq, dead);
+	llm_request_put(rq, dead);
 }
 
 void llm_request_cancel(struct llm_request *rq, int reason, struct llm_dead *dead)
@@ -454,18 +558,22 @@ void llm_request_cancel(struct llm_request *rq, int reason, struct llm_dead *dea
 
 		r.done.submit_ns = rq->submitted_ns;
 		r.done.start_ns = r.done.first_ns = r.done.end_ns = ktime_get_ns();
-		dev->count.cancelled++;
 		llm_request_get(rq);
-		if (reason == ECANCELED)
+		if (reason == ECANCELED) {
+			dev->count.cancelled++;
 			llm_request_terminal(rq, &r, sizeof(r), dead);
-		else
+		} else {
 			llm_request_error(rq, reason, "request: its deadline passed: ask again", dead);
+		}
 		llm_request_released(rq, dead);
 		llm_request_put(rq, dead);
 		return;
 	}
 	llm_note_send(dev, &rq->cancel, LLM_MSG_CANCEL);
 	/* A daemon that hangs must not keep a client past its deadline. */
-	if (reason != ECANCELED)
-		llm_request_error(rq, reason, "request: its deadline passed: ask again", dead);
+	if (reason == ECANCELED)
+		return;
+	llm_request_error(rq, reason, "request: its deadline passed: ask again", dead);
+	if (!rq->told)
+		llm_request_released(rq, dead);
 }

@@ -32,6 +32,7 @@ static int llm_session_open(struct inode *inode, struct file *file)
 {
 	struct llm_device *dev = container_of(file->private_data, struct llm_device, misc);
 	struct llm_session *ses = kzalloc(sizeof(*ses), GFP_KERNEL_ACCOUNT);
+	int rc = 0;
 
 	if (!ses)
 		return -ENOMEM;
@@ -44,18 +45,24 @@ static int llm_session_open(struct inode *inode, struct file *file)
 	ses->cgroup = current_cgroup();
 	init_waitqueue_head(&ses->wait);
 	INIT_LIST_HEAD(&ses->turns);
+	INIT_LIST_HEAD(&ses->waiting);
+	INIT_LIST_HEAD(&ses->fat);
 	INIT_LIST_HEAD(&ses->terminals);
 	INIT_LIST_HEAD(&ses->replay);
 	INIT_LIST_HEAD(&ses->close.node);
 	INIT_LIST_HEAD(&ses->resume.node);
 	spin_lock(&dev->lock);
-	if (dev->n_sessions >= READ_ONCE(llm_max_sessions)) {
+	if (dev->gone)
+		rc = -ENODEV;
+	else if (dev->n_sessions >= READ_ONCE(llm_max_sessions))
+		rc = -ENOSPC;
+	if (rc) {
 		spin_unlock(&dev->lock);
 		put_cred(ses->cred);
 		llm_device_put(dev);
 		kfree(ses);
 		atomic_dec(&llm_live);
-		return -ENOSPC;
+		return rc;
 	}
 	dev->n_sessions++;
 	ses->id = ++dev->last_session;
@@ -81,17 +88,14 @@ static int llm_session_release(struct inode *inode, struct file *file)
 	dev->n_sessions--;
 	while (!list_empty(&ses->terminals))
 		llm_session_pop_terminal(ses, &dead);
-	list_for_each_entry_safe(rq, next, &ses->turns, turn)
-		if (rq->state != LLM_RQ_OVER)
+	llm_transcript_forget(ses, &dead);
+	list_for_each_entry_safe(rq, next, &ses->turns, turn) {
+		if (rq->state == LLM_RQ_QUEUED || rq->told) {
 			llm_request_cancel(rq, ECANCELED, &dead);
-	llm_transcript_forget(ses, NULL, &dead);
-	if (!dev->backend) {
-		list_for_each_entry_safe(rq, next, &ses->turns, turn) {
-			llm_request_get(rq);
-			llm_request_error(rq, ECANCELED, "", &dead);
-			llm_request_released(rq, &dead);
-			llm_request_put(rq, &dead);
+			continue;
 		}
+		/* An earlier backend had it; this one, if there is one, never hears of it. */
+		llm_request_abandon(rq, ECANCELED, "", &dead);
 	}
 	llm_note_drop(&ses->resume);
 	if (!list_empty(&ses->replay))
@@ -146,21 +150,7 @@ struct llm_request *llm_session_terminal(struct llm_session *ses)
 
 void llm_session_pop_terminal(struct llm_session *ses, struct llm_dead *dead)
 {
-	struct llm_request *rq =
-		list_first_entry(&ses->terminals, struct llm_request, terminal_node);
-
-	list_del_init(&rq->terminal_node);
-	llm_request_put(rq, dead);
-}
-
-bool llm_session_has_unfinished(const struct llm_session *ses)
-{
-	const struct llm_request *rq;
-
-	list_for_each_entry_reverse(rq, &ses->turns, turn)
-		if (rq->state != LLM_RQ_OVER)
-			return true;
-	return false;
+	llm_request_read(list_first_entry(&ses->terminals, struct llm_request, terminal_node), dead);
 }
 
 void llm_session_drained(struct llm_session *ses)
@@ -174,14 +164,14 @@ void llm_session_drained(struct llm_session *ses)
 /* ---- event mode ---------------------------------------------------------------------------------------- */
 
 /*
- * Copies whole records while they fit. Bytes read, 0: there is nothing; -EMSGSIZE: not even the first
- * fits; -EFAULT: none could be copied.
+ * Copies whole records while they fit, but not many at once: the lock is held. Bytes read, 0: there
+ * is nothing; -EMSGSIZE: not even the first fits; -EFAULT: none could be copied.
  */
 static ssize_t take_records(struct llm_session *ses, struct iov_iter *to, struct llm_dead *dead)
 {
-	ssize_t done = 0;
+	ssize_t done = 0, rc = 0;
 
-	while (iov_iter_count(to)) {
+	while (iov_iter_count(to) && done < LLM_EVENT_MAX) {
 		struct llm_request *rq = llm_session_terminal(ses);
 		struct llm_event head;
 		size_t n;
@@ -194,12 +184,15 @@ static ssize_t take_records(struct llm_session *ses, struct iov_iter *to, struct
 			break;
 		}
 		if (head.size > iov_iter_count(to))
-			return done ?: -EMSGSIZE;
+			rc = -EMSGSIZE;
+		if (rc)
+			break;
 		n = rq ? copy_to_iter(rq->terminal, head.size, to) :
 			 llm_ring_to_iter(&ses->ring, 0, head.size, to);
 		if (n < head.size) {
 			iov_iter_revert(to, n);
-			return done ?: -EFAULT;
+			rc = -EFAULT;
+			break;
 		}
 		if (rq) {
 			llm_session_pop_terminal(ses, dead);
@@ -210,7 +203,7 @@ static ssize_t take_records(struct llm_session *ses, struct iov_iter *to, struct
 		done += head.size;
 	}
 	llm_session_drained(ses);
-	return done;
+	return done ?: rc;
 }
 
 static bool has_records(struct llm_session *ses)
@@ -227,14 +220,18 @@ static ssize_t read_events(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct llm_session *ses = iocb->ki_filp->private_data;
 	bool nonblock = iocb->ki_filp->f_flags & O_NONBLOCK || iocb->ki_flags & IOCB_NOWAIT;
-	LLM_DEAD(dead);
+	size_t want = min_t(size_t, iov_iter_count(to), LLM_EVENT_MAX), bad;
+	unsigned int faults = 0;
 	ssize_t n;
 
 	for (;;) {
+		LLM_DEAD(dead);
+
 		/* Pages are brought in before the lock is taken; one that vanished again is tried
-		 * again. What was copied is taken away only if all of it arrived. */
-		if (fault_in_iov_iter_writeable(to, min_t(size_t, iov_iter_count(to), LLM_EVENT_MAX)) ==
-		    min_t(size_t, iov_iter_count(to), LLM_EVENT_MAX))
+		 * again, but not for ever: some faults cannot be had in advance (tags of memory).
+		 * What was copied is taken away only if all of it arrived. */
+		bad = fault_in_iov_iter_writeable(to, want);
+		if (bad == want)
 			return -EFAULT;
 		spin_lock(&ses->dev->lock);
 		pagefault_disable();
@@ -243,6 +240,8 @@ static ssize_t read_events(struct kiocb *iocb, struct iov_iter *to)
 		spin_unlock(&ses->dev->lock);
 		llm_bury(&dead);
 		if (n == -EFAULT) {
+			if (bad || ++faults > LLM_FAULTS_MAX)
+				return -EFAULT;
 			if (signal_pending(current))
 				return -ERESTARTSYS;
 			cond_resched();

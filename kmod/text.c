@@ -4,8 +4,8 @@
  * give the answer, then 0 once, and 0 again until something new is written. The ring holds only
  * TEXT records with bytes in them (post.c leaves out the rest).
  *
- * session->draft is the prompt being written; while it is being submitted `drafting` is set, and
- * writers wait.
+ * session->draft is the prompt being written. Whoever has set `drafting` works on it without the
+ * lock; others wait, or are told EAGAIN.
  */
 #include "core.h"
 #include "trace.h"
@@ -41,7 +41,7 @@ static struct taken take_text(struct llm_session *ses, struct iov_iter *to, stru
 	struct taken t = {0};
 	u64 id;
 
-	while (iov_iter_count(to)) {
+	while (iov_iter_count(to) && t.bytes < LLM_EVENT_MAX) {
 		struct llm_request *rq = llm_session_terminal(ses);
 		u32 at, len, n;
 
@@ -99,7 +99,7 @@ static struct taken take_text(struct llm_session *ses, struct iov_iter *to, stru
 static bool readable(struct llm_session *ses)
 {
 	return llm_ring_used(&ses->ring) || llm_session_terminal(ses) ||
-	       (ses->draft_len && !ses->drafting && !llm_session_has_unfinished(ses));
+	       (ses->draft_len && !ses->drafting && !ses->n_live);
 }
 
 static bool must_wait(struct llm_session *ses)
@@ -107,7 +107,7 @@ static bool must_wait(struct llm_session *ses)
 	bool wait;
 
 	spin_lock(&ses->dev->lock);
-	wait = !readable(ses) && (llm_session_has_unfinished(ses) || ses->drafting);
+	wait = !readable(ses) && (ses->n_live || ses->drafting);
 	spin_unlock(&ses->dev->lock);
 	return wait;
 }
@@ -119,6 +119,46 @@ __poll_t llm_text_poll(struct llm_session *ses)
 	if (ses->draft_len < READ_ONCE(llm_max_payload))
 		mask |= EPOLLOUT | EPOLLWRNORM;
 	return mask;
+}
+
+static bool draft_free(struct llm_session *ses)
+{
+	bool yes;
+
+	spin_lock(&ses->dev->lock);
+	yes = !ses->drafting;
+	spin_unlock(&ses->dev->lock);
+	return yes;
+}
+
+/* Keeps others from the draft; done_drafting() lets them in again. */
+static int start_drafting(struct llm_session *ses, bool nonblock)
+{
+	for (;;) {
+		bool mine;
+		int rc;
+
+		spin_lock(&ses->dev->lock);
+		mine = !ses->drafting;
+		ses->drafting = true;
+		spin_unlock(&ses->dev->lock);
+		if (mine)
+			return 0;
+		if (nonblock)
+			return -EAGAIN;
+		rc = wait_event_interruptible(ses->wait, draft_free(ses));
+		if (rc)
+			return rc;
+	}
+}
+
+static void done_drafting(struct llm_session *ses, size_t len)
+{
+	spin_lock(&ses->dev->lock);
+	ses->draft_len = len;
+	ses->drafting = false;
+	wake_up_interruptible(&ses->wait);
+	spin_unlock(&ses->dev->lock);
 }
 
 /* The draft becomes a request. It stays as it is if that fails. */
@@ -135,7 +175,7 @@ static int submit_draft(struct llm_session *ses)
 	if (rc)
 		return rc;
 	spin_lock(&dev->lock);
-	if (!ses->draft_len || ses->drafting || llm_session_has_unfinished(ses)) {
+	if (!ses->draft_len || ses->drafting || ses->n_live) {
 		spin_unlock(&dev->lock);
 		return 0;
 	}
@@ -150,12 +190,7 @@ static int submit_draft(struct llm_session *ses)
 		rq = llm_request_new(ses, &sub, copy, NULL);
 		rc = IS_ERR(rq) ? PTR_ERR(rq) : llm_request_submit(rq, &id);
 	}
-	spin_lock(&dev->lock);
-	if (!rc)
-		ses->draft_len = 0;
-	ses->drafting = false;
-	wake_up_interruptible(&ses->wait);
-	spin_unlock(&dev->lock);
+	done_drafting(ses, rc ? ses->draft_len : 0);
 	return rc;
 }
 
@@ -165,9 +200,10 @@ ssize_t llm_text_read(struct kiocb *iocb, struct iov_iter *to)
 	struct llm_device *dev = ses->dev;
 	bool nonblock = iocb->ki_filp->f_flags & O_NONBLOCK || iocb->ki_flags & IOCB_NOWAIT;
 	size_t page = min_t(size_t, iov_iter_count(to), PAGE_SIZE);
-	LLM_DEAD(dead);
+	unsigned int faults = 0;
 
 	for (;;) {
+		LLM_DEAD(dead);
 		bool submit, busy;
 		struct taken t;
 		int rc;
@@ -178,13 +214,15 @@ ssize_t llm_text_read(struct kiocb *iocb, struct iov_iter *to)
 		pagefault_disable();
 		t = take_text(ses, to, &dead);
 		pagefault_enable();
-		busy = llm_session_has_unfinished(ses) || ses->drafting;
+		busy = ses->n_live || ses->drafting;
 		submit = !busy && ses->draft_len;
 		spin_unlock(&dev->lock);
 		llm_bury(&dead);
 		if (t.bytes)
 			return t.bytes;
 		if (t.result == -EFAULT) { /* the page went away again */
+			if (++faults > LLM_FAULTS_MAX)
+				return -EFAULT;
 			if (signal_pending(current))
 				return -ERESTARTSYS;
 			cond_resched();
@@ -211,66 +249,22 @@ ssize_t llm_text_read(struct kiocb *iocb, struct iov_iter *to)
 	}
 }
 
-/* Appends if there is room in the buffer: 1; 0: a buffer of *cap bytes is needed first. */
-static int append(struct llm_session *ses, const char *text, size_t len, size_t *cap)
+/* Room for @need bytes. The draft is the caller's. */
+static int grow(struct llm_session *ses, size_t need, size_t max)
 {
-	int rc = 0;
+	size_t cap = clamp_t(size_t, 2 * need, PAGE_SIZE, max_t(size_t, max, PAGE_SIZE));
+	char *bigger;
 
-	spin_lock(&ses->dev->lock);
-	if (ses->drafting) {
-		rc = -EAGAIN;
-	} else if (ses->draft_len + len > READ_ONCE(llm_max_payload)) {
-		rc = -E2BIG;
-	} else {
-		size_t need = ses->draft_len + len;
-
-		if (need <= ses->draft_cap) {
-			memcpy(ses->draft + ses->draft_len, text, len);
-			ses->draft_len = need;
-			wake_up_interruptible(&ses->wait);
-			rc = 1;
-		} else {
-			*cap = max_t(size_t, 2 * need, PAGE_SIZE);
-		}
-	}
-	spin_unlock(&ses->dev->lock);
-	return rc;
-}
-
-static bool draft_free(struct llm_session *ses)
-{
-	bool yes;
-
-	spin_lock(&ses->dev->lock);
-	yes = !ses->drafting;
-	spin_unlock(&ses->dev->lock);
-	return yes;
-}
-
-/* A larger buffer for the draft. Others are kept out meanwhile, as in submit_draft(). */
-static int grow(struct llm_session *ses, size_t cap)
-{
-	char *bigger = kvmalloc(cap, GFP_KERNEL_ACCOUNT);
-	bool mine;
-
+	if (need <= ses->draft_cap)
+		return 0;
+	bigger = kvmalloc(cap, GFP_KERNEL_ACCOUNT);
 	if (!bigger)
 		return -ENOMEM;
-	spin_lock(&ses->dev->lock);
-	mine = !ses->drafting && ses->draft_cap < cap;
-	if (mine)
-		ses->drafting = true;
-	spin_unlock(&ses->dev->lock);
-	if (mine) {
-		if (ses->draft_len)
-			memcpy(bigger, ses->draft, ses->draft_len);
-		spin_lock(&ses->dev->lock);
-		swap(ses->draft, bigger);
-		ses->draft_cap = cap;
-		ses->drafting = false;
-		wake_up_interruptible(&ses->wait);
-		spin_unlock(&ses->dev->lock);
-	}
-	kvfree(bigger);
+	if (ses->draft_len)
+		memcpy(bigger, ses->draft, ses->draft_len);
+	kvfree(ses->draft);
+	ses->draft = bigger;
+	ses->draft_cap = cap;
 	return 0;
 }
 
@@ -278,25 +272,29 @@ ssize_t llm_text_write(struct kiocb *iocb, struct iov_iter *from)
 {
 	struct llm_session *ses = iocb->ki_filp->private_data;
 	bool nonblock = iocb->ki_filp->f_flags & O_NONBLOCK || iocb->ki_flags & IOCB_NOWAIT;
-	size_t len = iov_iter_count(from), cap = 0;
+	size_t len = iov_iter_count(from), max = READ_ONCE(llm_max_payload);
 	char *text;
 	ssize_t rc;
 
 	if (!len)
 		return 0;
-	if (len > READ_ONCE(llm_max_payload))
+	if (len > max)
 		return -E2BIG;
+	/* Copied before the draft is taken: a page that is long in coming keeps nobody waiting. */
 	text = kvmalloc(len, GFP_KERNEL_ACCOUNT);
 	if (!text)
 		return -ENOMEM;
-	rc = copy_from_iter(text, len, from) == len ? 0 : -EFAULT;
-	while (!rc) {
-		rc = append(ses, text, len, &cap);
-		if (!rc)
-			rc = grow(ses, min_t(size_t, cap, READ_ONCE(llm_max_payload)));
-		else if (rc == -EAGAIN && !nonblock)
-			rc = wait_event_interruptible(ses->wait, draft_free(ses));
+	rc = copy_from_iter(text, len, from) == len ? start_drafting(ses, nonblock) : -EFAULT;
+	if (!rc) {
+		size_t have = ses->draft_len;
+
+		rc = have + len > max ? -E2BIG : grow(ses, have + len, max);
+		if (!rc) {
+			memcpy(ses->draft + have, text, len);
+			have += len;
+		}
+		done_drafting(ses, have);
 	}
 	kvfree(text);
-	return rc < 0 ? rc : len;
+	return rc ?: len;
 }

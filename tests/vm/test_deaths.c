@@ -173,7 +173,7 @@ static void test_text_files(void)
 {
 	struct daemon d = {.answer = "one two three", .limit = -1};
 	struct epoll_event e = {.events = EPOLLIN | EPOLLET};
-	int fd, two, ep, status;
+	int fd, two, ep, status, n;
 	char buf[64];
 	pthread_t t;
 	pid_t pid;
@@ -191,7 +191,9 @@ static void test_text_files(void)
 	refused(read(fd, buf, sizeof(buf)), EAGAIN, "the first read submits it");
 	ep = epoll_create1(0);
 	epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e);
-	check(epoll_wait(ep, &e, 1, 10000) == 1, "epoll, edge-triggered, tells of the answer");
+	while ((n = epoll_wait(ep, &e, 1, 10000)) < 0 && errno == EINTR)
+		;
+	check(n == 1, "epoll, edge-triggered, tells of the answer");
 	fcntl(fd, F_SETFL, 0);
 	check(read_answer(fd, buf, sizeof(buf)) == 13, "the answer: `%s`", buf);
 	two = dup(fd);
@@ -279,6 +281,8 @@ static void test_signal(void)
 	char c;
 	int fd;
 
+	if (getenv("STORM"))
+		return; /* two signals at once: the restart of one hides the other's EINTR */
 	create(&be, "signal");
 	fd = open(be.node, O_RDWR);
 	write(fd, "q", 1);

@@ -76,6 +76,51 @@ __attribute__((unused)) static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
+/* ---- a storm of signals ------------------------------------------------------------------------------ */
+
+/*
+ * With STORM in the environment every program gets a signal each millisecond. read(), ioctl() and
+ * open() begin again by themselves; what does not, here.
+ */
+static void vm_signal(int sig)
+{
+	(void)sig;
+}
+
+__attribute__((constructor, unused)) static void vm_storm(void)
+{
+	struct sigaction sa = {.sa_handler = vm_signal, .sa_flags = SA_RESTART};
+	struct sigevent ev = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2};
+	struct itimerspec each = {{0, 1000000}, {0, 1000000}};
+	timer_t t;
+
+	if (!getenv("STORM"))
+		return;
+	sigaction(SIGUSR2, &sa, NULL);
+	if (timer_create(CLOCK_MONOTONIC, &ev, &t) || timer_settime(t, 0, &each, NULL))
+		abort();
+}
+
+__attribute__((unused)) static int vm_poll(struct pollfd *p, nfds_t n, int ms)
+{
+	uint64_t end = now_ns() + (uint64_t)ms * 1000000;
+	int rc;
+
+	while ((rc = poll(p, n, ms)) < 0 && errno == EINTR && ms > 0)
+		ms = now_ns() < end ? (int)((end - now_ns()) / 1000000) : 0;
+	return rc < 0 && errno == EINTR ? 0 : rc;
+}
+#define poll vm_poll
+
+__attribute__((unused)) static void vm_usleep(uint64_t us)
+{
+	struct timespec t = {(time_t)(us / 1000000), (long)(us % 1000000 * 1000)};
+
+	while (nanosleep(&t, &t) && errno == EINTR)
+		;
+}
+#define usleep vm_usleep
+
 /* ---- the admin's side ---------------------------------------------------------------------------------- */
 
 #define CONTROL	    "/dev/llm-control"
