@@ -33,6 +33,9 @@ provide() {
 		: >"$m/sys/usr/include/$h"
 	done
 	: >"$m/sys/usr/aarch64-linux-gnu/include/stdio.h"
+	mkdir -p "$m/sys/usr/lib32" "$m/sys/usr/lib/gcc/x86_64-linux-gnu/12/32"
+	: >"$m/sys/usr/lib32/libc.a"
+	: >"$m/sys/usr/lib/gcc/x86_64-linux-gnu/12/32/libgcc.a"
 	: >"$m/sys/usr/lib/llvm-14/lib/clang/14/lib/linux/libclang_rt.fuzzer-x86_64.a"
 }
 says() { grep -qF -- "$1" "$m/out"; }
