@@ -162,6 +162,7 @@ enum llm_request_state {
  * @cancelled: the client does not want it any more, or its time is over
  * @started: STARTED was posted
  * @kept: it belongs to the transcript
+ * @refused: its next event found no room; those behind it have to wait as well
  * @reason: errno that CANCEL tells
  * @payload: [@sub.payload_len]; immutable
  * @sub: as submitted; immutable
@@ -186,7 +187,7 @@ struct llm_request {
 	struct list_head turn, terminal_node;
 	struct llm_note cancel;
 	u8 state;
-	bool in_tree, queued, timed, cancelled, started, kept;
+	bool in_tree, queued, timed, cancelled, started, kept, refused;
 	int reason;
 	void *payload;
 	struct llm_submit sub;

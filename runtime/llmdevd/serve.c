@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "llmdevd/server_internal.h"
+#include "transport/kdev.h"
 
 #define LOG_BURST      20 /* lines at once that clients bring about */
 #define LOG_PER_SECOND 5 /* ... and then */
@@ -144,19 +145,28 @@ static void send_away(struct server *sv)
 	transport_flush(sv->t);
 }
 
+static void flush(struct server *sv)
+{
+	transport_flush(sv->t);
+	if (sv->device)
+		transport_flush(sv->device);
+}
+
 int server_step(struct server *sv, struct err *e)
 {
 	uint64_t due = run_timers(sv), now = now_ns();
 	int64_t wait = -1;
 	int rc;
 
+	/* Errors that timers posted must not wait for the next client to move. */
+	flush(sv);
 	if (sv->step_owed || engine_runnable(sv->en) > 0)
 		wait = 0;
 	else if (due != UINT64_MAX)
 		wait = due > now ? (int64_t)(due - now) : 0;
-	/* Errors that timers posted must not wait for the next client to move. */
-	transport_flush(sv->t);
 	rc = transport_poll(sv->t, wait, e);
+	if (!rc && sv->device)
+		rc = transport_poll(sv->device, 0, e);
 	if (rc)
 		return rc;
 	if (sv->step_owed || engine_runnable(sv->en) > 0) {
@@ -167,7 +177,7 @@ int server_step(struct server *sv, struct err *e)
 			return rc;
 		report_swap(sv);
 	}
-	transport_flush(sv->t);
+	flush(sv);
 	if (sv->handing_over)
 		send_away(sv);
 	return 0;
@@ -188,6 +198,35 @@ void server_opts_default(struct server_opts *o)
 		.max_uid = 256,
 		.park_ns = UINT64_C(60) * 1000000000u,
 	};
+}
+
+/* Its kernel has admitted what comes: this daemon's own limits are not to be lower. */
+static int open_device(struct server *sv, struct err *e)
+{
+	struct kdev_opts o = {
+		.name = sv->o.device,
+		.model = sv->info->model,
+		.fingerprint = sv->info->fingerprint,
+		.features = LLM_FEATURE_JSON,
+		.context = (uint32_t)sv->info->ctx,
+	};
+	struct llm_query q;
+	int rc;
+
+	if (!chat_unusable(engine_chat(sv->en)))
+		o.features |= LLM_FEATURE_CHAT;
+	if (sv->info->row_invariant)
+		o.features |= LLM_FEATURE_EXACT;
+	rc = kdev_open(&sv->device, &o, &client_handler, sv, &q, e);
+	if (rc)
+		return rc;
+	if (sv->o.max_payload < q.max_payload)
+		sv->o.max_payload = q.max_payload;
+	if (sv->o.max_requests < (int)q.max_requests)
+		sv->o.max_requests = (int)q.max_requests;
+	if (sv->o.max_sessions < (int)q.max_sessions)
+		sv->o.max_sessions = (int)q.max_sessions;
+	return transport_watch(sv->t, kdev_fd(sv->device), e);
 }
 
 int server_open(struct server **out, struct engine *en, const struct server_opts *o, struct err *e)
@@ -222,7 +261,11 @@ int server_open(struct server **out, struct engine *en, const struct server_opts
 		rc = err_set(e, -ENOMEM, "server: no memory");
 	else
 		rc = socket_transport_open(&sv->t, &so, &client_handler, sv, e);
+	if (!rc && o->use_device)
+		rc = open_device(sv, e);
 	if (rc) {
+		transport_close(sv->device);
+		transport_close(sv->t);
 		grammar_cache_close(sv->grammars);
 		limits_free(&sv->limits);
 		free(sv);
@@ -230,6 +273,20 @@ int server_open(struct server **out, struct engine *en, const struct server_opts
 	}
 	*out = sv;
 	return 0;
+}
+
+int server_device(const struct server *sv)
+{
+	return sv->device ? (int)kdev_number(sv->device) : -1;
+}
+
+bool server_quiesced(struct server *sv, uint64_t *deadline_ns)
+{
+	bool asked = sv->quiesce_asked;
+
+	*deadline_ns = sv->quiesce_ns;
+	sv->quiesce_asked = false;
+	return asked;
 }
 
 int server_watch(struct server *sv, int fd, struct err *e)
@@ -242,6 +299,8 @@ void server_drain(struct server *sv, uint64_t deadline_ns)
 	sv->draining = true;
 	sv->drain_ns = deadline_ns;
 	transport_drain(sv->t);
+	if (sv->device)
+		transport_drain(sv->device);
 }
 
 bool server_hand_over(struct server *sv)
@@ -273,7 +332,7 @@ bool server_idle(const struct server *sv)
 		if (cl->turns && cl->turns->begun)
 			return false;
 	}
-	return transport_flushed(sv->t);
+	return transport_flushed(sv->t) && (!sv->device || transport_flushed(sv->device));
 }
 
 void server_close(struct server *sv)
@@ -282,6 +341,7 @@ void server_close(struct server *sv)
 
 	if (!sv)
 		return;
+	transport_close(sv->device);
 	transport_close(sv->t);
 	/* Clients whose requests the engine still holds go with the last of those. */
 	while (sv->clients && engine_step(sv->en, &e) > 0)

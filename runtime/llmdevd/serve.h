@@ -22,7 +22,8 @@ struct server;
 
 struct server_opts {
 	const char *socket; /* path */
-	const char *device; /* name, for people */
+	const char *device; /* name */
+	bool use_device; /* serve the kernel's device of that name, too */
 	uint64_t max_payload; /* bytes of one request's payload */
 	uint64_t max_events; /* event bytes held for a reader */
 	uint64_t max_transcript; /* bytes of payloads and ids that a session may replay */
@@ -64,6 +65,10 @@ bool server_hand_over(struct server *sv);
 /* Clients come here again. */
 void server_take_back(struct server *sv);
 bool server_idle(const struct server *sv);
+/* N of the device /dev/llmN that is served beside the socket; -1: none is. */
+int server_device(const struct server *sv);
+/* The kernel asks to let go by *deadline_ns (0: at leisure). Says so once. */
+bool server_quiesced(struct server *sv, uint64_t *deadline_ns);
 void server_close(struct server *sv);
 
 #endif

@@ -82,7 +82,8 @@ struct server {
 	struct engine *en;
 	const struct engine_info *info;
 	struct sampling sampling;
-	struct transport *t;
+	struct transport *t; /* the socket */
+	struct transport *device; /* the kernel's; NULL: not asked for */
 	struct client *clients;
 	struct client *spare[SPARE_CLIENTS]; /* a ring: the next one takes spare[next_spare] */
 	int next_spare;
@@ -101,6 +102,8 @@ struct server {
 	bool draining;
 	bool handing_over; /* to the daemon that took the socket's place; also draining */
 	uint64_t drain_ns;
+	bool quiesce_asked; /* by the kernel, until quiesce_ns */
+	uint64_t quiesce_ns;
 };
 
 /* ---- serve.c -------------------------------------------------------------------------------------- */
