@@ -10,4 +10,6 @@ check-vm: ## test the kernel module in a VM: KERNEL=6.1|6.12, VM_ARCH=x86_64|arm
 	$(Q)tools/deps check
 	$(Q)LLMDEV_BUILD=$(O) KERNEL=$(KERNEL) ARCH=$(or $(VM_ARCH),x86_64) tests/run tests/vm/check
 
-CHECK_RUN += tests/vm/check-6.1 tests/vm/check-6.12 tests/vm/check-6.1-arm64
+# `make check` also boots one with the real llmdevd in it: tests/vm/daemon.sh.
+
+CHECK_RUN += tests/vm/check-daemon tests/vm/check-6.1 tests/vm/check-6.12 tests/vm/check-6.1-arm64
