@@ -52,7 +52,9 @@ static const char usage_text[] =
 	"name\n"
 	"  --socket PATH    where clients connect\n"
 	"  --name NAME      the device's name (llm0)\n"
-	"  --device         serve the kernel's device of that name, too (needs the module llm)\n"
+	"  --device[=auto]  serve the kernel's device of that name, too (auto: if the module llm "
+	"is\n"
+	"                   loaded)\n"
 	"  --batch N        requests that run at once (32); others wait\n"
 	"  --pace N         at most N tokens a second for each request\n"
 	"  --drain SECONDS  how long running answers may take after SIGTERM (5)\n"
@@ -286,7 +288,11 @@ static int take_option(struct options *o, int opt, char **argv, struct err *e)
 		o->server.device = optarg;
 		return 0;
 	case OPT_DEVICE:
-		o->server.use_device = true;
+		if (optarg && strcmp(optarg, "auto") != 0)
+			return err_set(e, -EINVAL,
+				       "--device=%s: auto or nothing; --name says which device",
+				       optarg);
+		o->server.use_device = optarg ? DEVICE_AUTO : DEVICE_SERVE;
 		return 0;
 	case OPT_BATCH:
 		if (!parse_count(optarg, MAX_BATCH, &o->engine.max_seqs))

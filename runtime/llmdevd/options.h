@@ -30,7 +30,7 @@ enum {
 #define DAEMON_OPTIONS                                                                             \
 	{"socket", required_argument, NULL, OPT_SOCKET},                                           \
 	{"name", required_argument, NULL, OPT_NAME},                                               \
-	{"device", no_argument, NULL, OPT_DEVICE},                                                 \
+	{"device", optional_argument, NULL, OPT_DEVICE},                                                 \
 	{"batch", required_argument, NULL, OPT_BATCH},                                             \
 	{"pace", required_argument, NULL, OPT_PACE},                                               \
 	{"drain", required_argument, NULL, OPT_DRAIN},                                             \

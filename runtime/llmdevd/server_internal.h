@@ -83,7 +83,8 @@ struct server {
 	const struct engine_info *info;
 	struct sampling sampling;
 	struct transport *t; /* the socket */
-	struct transport *device; /* the kernel's; NULL: not asked for */
+	struct transport *device; /* the kernel's; NULL: it is not served, or not now */
+	uint64_t device_ns; /* when to try again to take it; 0: not at all */
 	struct client *clients;
 	struct client *spare[SPARE_CLIENTS]; /* a ring: the next one takes spare[next_spare] */
 	int next_spare;

@@ -77,8 +77,9 @@ killed() {
 	return $rc
 }
 text_turn() { exec 3<>/dev/llm0; echo "$q1" >&3; cat <&3; echo "$q2" >&3; cat <&3 >/tmp/turn2; exec 3>&-; }
-greedy() { llmctl ask --quiet --device /dev/llm0 "$q1"; }
-random() { llmctl ask --quiet --device /dev/llm0 --json "$sampled"; }
+# exec: in the background $! is the client, not a shell that waits for it.
+greedy() { exec llmctl ask --quiet --device /dev/llm0 "$q1"; }
+random() { exec llmctl ask --quiet --device /dev/llm0 --json "$sampled"; }
 for k in 1 2 3 7 20 40; do
 	killed g $k greedy && cmp /tmp/g /tmp/e1; ok $? "kill -9 after token $k: greedy, the same bytes"
 	killed s $k random && cmp /tmp/s /tmp/s1; ok $? "kill -9 after token $k: sampled, the same bytes"
@@ -109,6 +110,84 @@ grep llm_request_tokens: /sys/kernel/tracing/trace | sed 's/.*request=\([0-9]*\)
 head -3 /tmp/trace | note
 awk '{ if ($3 != sum[$1] + $2) wrong++; sum[$1] = $3; n++ } END { print "# " n " events, " wrong + 0 " wrong"; exit !(n > 500 && !wrong) }' /tmp/trace
 ok $? "by the tracepoints no id was posted twice or left out"
+
+# ---- clients that do not read, die, or have no time
+# settles: nothing is charged to anybody any more
+settles() { for _ in $(seq 100); do [ "$(of requests)" = 0 ] && return; sleep 0.1; done; return 1; }
+# stalls: no token comes any more
+stalls() {
+	for _ in $(seq 100); do
+		a=$(of tokens); sleep 1
+		[ "$(of tokens)" = "$a" ] && return
+	done
+	return 1
+}
+wide='{"messages":[{"role":"user","content":"'$q1'"}],"temperature":0,"logprobs":true,"top_logprobs":20}'
+wide() { exec llmctl ask --quiet --device /dev/llm0 --json "$wide"; }
+stop TERM; start --pace 40
+echo 65536 >/sys/module/llm/parameters/max_events
+had=$(of tokens)
+wide >/tmp/w & client=$!
+until_tokens $((had + 2)); kill -STOP $client
+stalls; [ "$(of tokens)" -lt $((had + 76)) ]; ok $? "a client that does not read is parked after $(($(of tokens) - had)) tokens"
+(greedy) >/tmp/x && cmp /tmp/x /tmp/e1; ok $? "others are not"
+kill -CONT $client; wait $client; cmp /tmp/w /tmp/e1; ok $? "it reads again: nothing is missing"
+had=$(of tokens)
+wide >/tmp/w & client=$!
+until_tokens $((had + 2)); kill -STOP $client; stalls
+stop; start --pace 40; ok $? "the daemon is killed while a client does not read"
+sleep 1; kill -CONT $client; wait $client; cmp /tmp/w /tmp/e1; ok $? "nothing is missing either"
+echo 262144 >/sys/module/llm/parameters/max_events
+settles; ok $? "nobody is charged for anything any more"
+
+stop TERM; start --pace 20
+had=$(of tokens)
+greedy >/tmp/x & client=$!
+greedy >/tmp/y & other=$!
+until_tokens $((had + 10)); kill -9 $client; wait $client 2>/dev/null
+for _ in $(seq 50); do [ "$(of requests)" = 1 ] && break; sleep 0.1; done
+[ "$(of requests)" = 1 ] && [ "$(of sessions)" = 1 ]; ok $? "a client dies in the middle of its answer: it is let go of"
+wait $other && cmp /tmp/y /tmp/e1; ok $? "the other one is not disturbed"
+clients=
+for i in $(seq 24); do greedy >/dev/null 2>&1 & clients="$clients $!"; done
+sleep 1
+for c in $clients; do kill -9 $c; wait $c 2>/dev/null; done
+settles; ok $? "of 24 clients that die nothing is left"
+llmctl ask --quiet --device /dev/llm0 --deadline 1 "$q1" >/tmp/x 2>/tmp/x.err; [ $? != 0 ] && grep -q deadline /tmp/x.err
+ok $? "a deadline: $(head -1 /tmp/x.err)"
+kill -STOP $daemon
+llmctl ask --quiet --device /dev/llm0 --deadline 1 "$q1" >/tmp/x 2>/tmp/x.err; [ $? != 0 ] && grep -q deadline /tmp/x.err
+ok $? "a deadline while the daemon hangs"
+kill -CONT $daemon
+settles; ok $? "it wakes up and lets go"
+
+# ---- planned: the backend is asked to let go
+had=$(of tokens)
+greedy >/tmp/x & client=$!
+until_tokens $((had + 5))
+old=$daemon
+quiesce llm0; ok $? "QUIESCE"
+for _ in $(seq 100); do [ -d /proc/$old ] || break; sleep 0.1; done
+[ ! -d /proc/$old ]; ok $? "the daemon ends by itself"
+start; wait $client; cmp /tmp/x /tmp/e1; ok $? "the next one goes on"
+
+# ---- a second daemon stands by
+llmdevd /model --device --socket /tmp/llm1.sock --threads 1 2>/tmp/x.err & standby=$!
+for _ in $(seq 100); do grep -q "serving" /tmp/x.err && break; sleep 0.1; done
+grep -q "waiting until that lets go" /tmp/x.err; ok $? "a second daemon: $(grep waiting /tmp/x.err)"
+stop TERM
+for _ in $(seq 50); do [ "$(of backend_pid)" = $standby ] && break; sleep 0.1; done
+[ "$(of backend_pid)" = $standby ]; ok $? "it takes over when the first one ends"
+kill $standby; wait $standby
+start --pace 50
+had=$(of tokens)
+greedy >/tmp/x & client=$!
+until_tokens $((had + 5))
+llmdevd /model --device --socket /tmp/llm1.sock --threads 1 2>/tmp/x.err & standby=$!
+until_tokens $((had + 40)); stop
+wait $client; cmp /tmp/x /tmp/e1; ok $? "and when it is killed, in the middle of an answer"
+kill $standby; wait $standby
+start
 
 # ---- another model takes over
 mkdir /other && cp /model/* /other && sed -i 's/"rope_theta": 10000/"rope_theta": 20000/' /other/config.json
