@@ -189,6 +189,19 @@ wait $client; cmp /tmp/x /tmp/e1; ok $? "and when it is killed, in the middle of
 kill $standby; wait $standby
 start
 
+# ---- an upgrade: the same model in a new daemon
+stop TERM; start --pace 40
+had=$(of tokens)
+greedy >/tmp/x & client=$!
+until_tokens $((had + 5))
+llmctl swap /tmp/llm0.sock /model >/tmp/swap.out 2>&1; ok $? "llmctl swap while an answer runs"
+wait $client && cmp /tmp/x /tmp/e1; ok $? "nobody notices"
+for _ in $(seq 100); do [ "$(of backend_pid)" != $daemon ] && [ "$(of state)" = served ] && break; sleep 0.1; done
+(greedy) >/tmp/x && cmp /tmp/x /tmp/e1 && [ "$(of backend_pid)" != $daemon ]
+ok $? "the new daemon has the device"
+kill -9 "$(of backend_pid)"; wait $daemon 2>/dev/null
+start
+
 # ---- another model takes over
 mkdir /other && cp /model/* /other && sed -i 's/"rope_theta": 10000/"rope_theta": 20000/' /other/config.json
 exec 3<>/dev/llm0
@@ -211,6 +224,7 @@ stop TERM
 for _ in $(seq 100); do [ "$(of state)" = waiting ] && break; sleep 0.1; done
 [ "$(of state)" = waiting ]; ok $? "SIGTERM: it lets go"
 [ "$(of requests)" = 0 ]; ok $? "nobody is charged for anything any more"
+! grep -q "Sanitizer\|runtime error" $log; ok $? "no sanitizer complains (where llmdevd was built with them)"
 note $log | tail -40
 echo "1..$n"
 exit $bad
