@@ -191,11 +191,15 @@ static int open_device(struct server *sv, struct err *e)
 	return rc;
 }
 
-/* While the socket's clients are handed over, the device is let go of once nothing runs for it. */
+/*
+ * While the socket's clients are handed over, the device is let go of once nothing runs for it. A
+ * turn that waits for its reader does not hold it up: the next daemon goes on with it.
+ */
 static void leave_device(struct server *sv)
 {
 	for (struct client *cl = sv->clients; sv->device && cl; cl = cl->next) {
-		if (cl->ch && channel_peer(cl->ch)->checked && cl->turns && cl->turns->begun)
+		if (cl->ch && channel_peer(cl->ch)->checked && cl->turns && cl->turns->begun &&
+		    !cl->turns->park_reader)
 			return;
 	}
 	if (!sv->device || !transport_flushed(sv->device))

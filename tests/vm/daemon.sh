@@ -191,6 +191,11 @@ start
 
 # ---- an upgrade: the same model in a new daemon
 stop TERM; start --pace 40
+echo 65536 >/sys/module/llm/parameters/max_events
+had=$(of tokens)
+wide >/tmp/w & stalled=$!
+until_tokens $((had + 2)); kill -STOP $stalled; stalls
+echo 262144 >/sys/module/llm/parameters/max_events
 had=$(of tokens)
 greedy >/tmp/x & client=$!
 until_tokens $((had + 5))
@@ -199,6 +204,7 @@ wait $client && cmp /tmp/x /tmp/e1; ok $? "nobody notices"
 for _ in $(seq 100); do [ "$(of backend_pid)" != $daemon ] && [ "$(of state)" = served ] && break; sleep 0.1; done
 (greedy) >/tmp/x && cmp /tmp/x /tmp/e1 && [ "$(of backend_pid)" != $daemon ]
 ok $? "the new daemon has the device"
+kill -CONT $stalled; wait $stalled; cmp /tmp/w /tmp/e1; ok $? "also where a client did not read"
 kill -9 "$(of backend_pid)"; wait $daemon 2>/dev/null
 start
 
