@@ -166,7 +166,7 @@ $(O)/llmctl: $(call obj,$(CTL_SRC)) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
 	$(link) -ledit $(CURL)
 # A client, not a part of the runtime: none of the libraries that computing needs.
 $(O)/llmdev-gateway: override LDLIBS = -ljansson -lmicrohttpd -lm -lpthread
-$(O)/llmdev-gateway: $(call obj,$(HTTP_SRC) runtime/base/size.c) $(DEV_LIB)
+$(O)/llmdev-gateway: $(call obj,$(HTTP_SRC) runtime/base/notify.c runtime/base/size.c) $(DEV_LIB)
 	$(link)
 $(O)/tests/test_%: $(O)/tests/unit/test_%.o $(HTTP_LIB) $(CTL_LIB) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
 	$(link) $(MHD)

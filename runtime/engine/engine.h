@@ -97,6 +97,9 @@ struct sampling {
 	float presence_penalty, frequency_penalty;
 	uint64_t seed;
 	bool ignore_eos;
+	int min_tokens;                 /* generated before the answer may end: ids that end it are not
+					 * drawn (unless the mask allows nothing else), and stop
+					 * strings begin later; 0: off */
 };
 void sampling_default(struct sampling *s, const struct engine *en);
 
@@ -197,8 +200,8 @@ struct request_params {
 };
 
 /*
- * -EINVAL: empty prompt, id, bias or priority out of range; -E2BIG: longer than the context; -ENOSPC: the
- * queue is full, or it could never fit the KV pool (the message has the sum).
+ * -EINVAL: empty prompt, id, bias or priority out of range; -E2BIG: longer than
+ * the context, or it could never fit the KV pool (the message has the sum); -ENOSPC: the queue is full.
  */
 int engine_submit(struct engine *en, const struct request_params *p, struct request **out,
 		  struct err *e);

@@ -75,6 +75,11 @@ bool fold_push(struct fold *f, int32_t id)
 	memcpy(f->out, f->held, f->n_held);
 	f->n_out = f->n_held + detok_push(&f->detok, id, f->out + f->n_held, DETOK_MAX);
 	f->n_held = 0;
+	if (f->n_free > 0) {
+		f->n_free--;
+		f->bytes += f->n_out;
+		return false;
+	}
 	at = find_stop(f);
 	if (at < f->n_out) {
 		f->n_out = at;

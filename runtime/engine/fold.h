@@ -19,6 +19,8 @@ struct fold {
 	int n_stop;
 	char *stop[FOLD_MAX_STOPS];
 	size_t stop_len[FOLD_MAX_STOPS];
+	int n_free;                     /* ids yet to come whose text no stop string looks at; set by
+					 * the caller after fold_init() */
 	char held[FOLD_MAX_STOP];       /* may begin a stop string; shorter than the longest */
 	size_t n_held;
 	uint64_t bytes;                 /* text given out so far */

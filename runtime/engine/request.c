@@ -102,7 +102,7 @@ static int check_room(const struct engine *en, const struct request_params *p, s
 		most = (size_t)en->ctx;
 	if (most <= (size_t)max_tokens_of(en))
 		return 0;
-	return err_set(e, -ENOSPC,
+	return err_set(e, -E2BIG,
 		       "KV cache: %zu tokens of prompt and %zu of answer need %d pages of %d, "
 		       "the pool has %d: lower max_tokens or raise --kv-size",
 		       p->n_prompt, most - p->n_prompt, kv_pages_for((int)most), KV_PAGE_TOKENS,
@@ -125,6 +125,8 @@ static int check_params(const struct engine *en, const struct request_params *p,
 			       p->n_prompt);
 	if (p->max_tokens < 0)
 		return err_set(e, -EINVAL, "max_tokens: %d: negative", p->max_tokens);
+	if (p->sampling.min_tokens < 0)
+		return err_set(e, -EINVAL, "min_tokens: %d: negative", p->sampling.min_tokens);
 	if (p->priority < -20 || p->priority > 19)
 		return err_set(e, -EINVAL, "priority: %d: -20 (first) to 19 (last)", p->priority);
 	if (p->max_tokens && p->n_posted > (size_t)p->max_tokens)
@@ -226,6 +228,7 @@ static int request_new(struct engine *en, const struct request_params *p, struct
 	r->en = en;
 	r->wait_node.index = -1;
 	rc = fold_init(&r->fold, en->tokenizer, p->special_text, p->stop, p->n_stop, e);
+	r->fold.n_free = p->sampling.min_tokens;
 	/* an answer goes on where its prompt's text ended: its first word keeps its space */
 	for (size_t i = 0; en->tokenizer && i < p->n_prompt; i++)
 		r->fold.detok.started |= !tokenizer_is_special(en->tokenizer, p->prompt[i]);

@@ -16,6 +16,7 @@
  *   one of a principal that is ahead by more than a quantum.
  */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -511,6 +512,10 @@ static int32_t draw_token(struct request *r, float *logits)
 	start = engine_now_ns();
 	if (r->n_logprobs >= 0)
 		sampler_observe(&en->sampler, logits);
+	if (r->n_generated < r->sampling.min_tokens && !r->sampling.ignore_eos) {
+		for (int i = 0; i < en->n_eos; i++)
+			logits[en->eos[i]] = -INFINITY;
+	}
 	id = sampler_pick(&en->sampler, &d, logits);
 	en->stats.ns_sample += engine_now_ns() - start;
 	return id;

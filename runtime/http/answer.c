@@ -12,19 +12,20 @@ static void free_answer(void *state)
 	for (int i = 0; i < a->n; i++) {
 		struct choice *c = &a->choices[i];
 
-		buf_free(&c->text);
-		buf_free(&c->reasoning);
-		buf_free(&c->calls);
-		buf_free(&c->malformed);
-		buf_free(&c->logprobs);
-		buf_free(&c->ids);
-		buf_free(&c->tokens);
-		buf_free(&c->token_logprobs);
-		buf_free(&c->top_logprobs);
-		buf_free(&c->offsets);
+		strbuf_free(&c->text);
+		strbuf_free(&c->reasoning);
+		strbuf_free(&c->calls);
+		strbuf_free(&c->malformed);
+		strbuf_free(&c->logprobs);
+		strbuf_free(&c->ids);
+		strbuf_free(&c->tokens);
+		strbuf_free(&c->token_logprobs);
+		strbuf_free(&c->top_logprobs);
+		strbuf_free(&c->offsets);
 	}
-	buf_free(&a->head);
-	buf_free(&a->chunk);
+	json_decref(a->prompts);
+	strbuf_free(&a->head);
+	strbuf_free(&a->chunk);
 	free(a);
 }
 
@@ -94,13 +95,13 @@ static void write_head(struct answer *a)
 	const struct request *rq = a->rq;
 	const char *print = request_fingerprint(rq);
 
-	buf_printf(&a->head, "{\"id\":\"%s%s\",\"object\":\"%s\",\"created\":%lld,\"model\":",
-		   a->kind->id_prefix, rq->id, a->stream ? a->kind->chunk_object : a->kind->object,
-		   (long long)rq->created);
-	buf_json_text(&a->head, rq->model, strlen(rq->model));
+	strbuf_printf(&a->head, "{\"id\":\"%s%s\",\"object\":\"%s\",\"created\":%lld,\"model\":",
+		      a->kind->id_prefix, rq->id,
+		      a->stream ? a->kind->chunk_object : a->kind->object, (long long)rq->created);
+	strbuf_json_text(&a->head, rq->model, strlen(rq->model));
 	if (*print)
-		buf_printf(&a->head, ",\"system_fingerprint\":\"%s\"", print);
-	buf_str(&a->head, ",\"choices\":[");
+		strbuf_printf(&a->head, ",\"system_fingerprint\":\"%s\"", print);
+	strbuf_str(&a->head, ",\"choices\":[");
 }
 
 struct answer *answer_new(struct request *rq, const struct answer_kind *kind, size_t prompts)
@@ -158,13 +159,13 @@ struct answer *answer_new(struct request *rq, const struct answer_kind *kind, si
 /* ---- writing ---------------------------------------------------------------------------------- */
 
 /* As vLLM has it: the ids behind a chunk's text, or a choice's; some have no text of their own. */
-static void write_ids(struct choice *c, struct buf *b)
+static void write_ids(struct choice *c, struct strbuf *b)
 {
 	if (!c->a->want_ids)
 		return;
-	buf_str(b, ",\"token_ids\":[");
-	buf_add(b, c->ids.p, c->ids.n);
-	buf_str(b, "]");
+	strbuf_str(b, ",\"token_ids\":[");
+	strbuf_add(b, c->ids.p, c->ids.n);
+	strbuf_str(b, "]");
 	b->failed |= c->ids.failed;
 	c->ids.n = 0;
 }
@@ -172,41 +173,41 @@ static void write_ids(struct choice *c, struct buf *b)
 static void add_ids(struct choice *c, const struct llmdev_event *ev)
 {
 	for (size_t i = 0; i < ev->n_ids; i++)
-		buf_printf(&c->ids, "%s%d", c->ids.n ? "," : "", ev->ids[i]);
+		strbuf_printf(&c->ids, "%s%d", c->ids.n ? "," : "", ev->ids[i]);
 }
 
-struct buf *chunk_begin(struct choice *c)
+struct strbuf *chunk_begin(struct choice *c)
 {
-	struct buf *b = &c->a->chunk;
+	struct strbuf *b = &c->a->chunk;
 
 	b->n = 0;
-	buf_add(b, c->a->head.p, c->a->head.n);
+	strbuf_add(b, c->a->head.p, c->a->head.n);
 	b->failed |= c->a->head.failed;
-	buf_printf(b, "{\"index\":%d", c->index);
+	strbuf_printf(b, "{\"index\":%d", c->index);
 	return b;
 }
 
 void chunk_end(struct choice *c, const char *finish)
 {
-	struct buf *b = &c->a->chunk;
+	struct strbuf *b = &c->a->chunk;
 
 	write_ids(c, b);
-	buf_str(b, ",\"finish_reason\":");
-	buf_str(b, finish ? finish : "null");
-	buf_str(b, c->a->include_usage ? "}],\"usage\":null}" : "}]}");
+	strbuf_str(b, ",\"finish_reason\":");
+	strbuf_str(b, finish ? finish : "null");
+	strbuf_str(b, c->a->include_usage ? "}],\"usage\":null}" : "}]}");
 	sse_data(c->a->rq, b);
 }
 
 static void finish_stream(struct answer *a)
 {
-	struct buf *b = &a->chunk;
+	struct strbuf *b = &a->chunk;
 
 	if (a->include_usage) {
 		b->n = 0;
-		buf_add(b, a->head.p, a->head.n);
-		buf_str(b, "],\"usage\":");
+		strbuf_add(b, a->head.p, a->head.n);
+		strbuf_str(b, "],\"usage\":");
 		usage_write(b, &a->usage);
-		buf_str(b, "}");
+		strbuf_str(b, "}");
 		sse_data(a->rq, b);
 	}
 	sse_raw(a->rq, "data: [DONE]\n\n", 14);
@@ -215,21 +216,23 @@ static void finish_stream(struct answer *a)
 
 static void finish_whole(struct answer *a)
 {
-	struct buf b = {0};
+	struct strbuf b = {0};
 
-	buf_add(&b, a->head.p, a->head.n);
+	strbuf_add(&b, a->head.p, a->head.n);
 	b.failed |= a->head.failed;
 	for (int i = 0; i < a->n; i++) {
-		buf_printf(&b, "%s{\"index\":%d", i ? "," : "", i);
+		strbuf_printf(&b, "%s{\"index\":%d", i ? "," : "", i);
 		a->kind->whole(&a->choices[i], &b);
 		write_ids(&a->choices[i], &b);
-		buf_printf(&b, ",\"finish_reason\":%s}", a->choices[i].finish);
+		strbuf_printf(&b, ",\"finish_reason\":%s}", a->choices[i].finish);
 	}
-	buf_str(&b, "],\"usage\":");
+	strbuf_str(&b, "],\"usage\":");
 	usage_write(&b, &a->usage);
-	buf_str(&b, "}");
+	strbuf_str(&b, "}");
 	reply_buf(a->rq, 200, "application/json", &b);
 }
+
+static void ask_next(struct answer *a);
 
 static void done(struct choice *c, struct upstream *u, const struct llmdev_event *ev)
 {
@@ -242,6 +245,7 @@ static void done(struct choice *c, struct upstream *u, const struct llmdev_event
 	usage_add(&a->usage, u, ev);
 	if (a->stream)
 		a->kind->last(c);
+	ask_next(a);
 	if (--a->left)
 		return;
 	if (a->stream)
@@ -276,12 +280,28 @@ static void event(struct request *rq, struct upstream *u, const struct llmdev_ev
 	}
 }
 
-void answer_ask(struct answer *a, int index, json_t *body)
+static void ask_next(struct answer *a)
 {
+	json_t *body = a->rq->body;
+	int i = a->asked;
+
+	if (i == a->n)
+		return;
+	a->asked++;
+	if (a->prompts)
+		json_object_set(body, "prompt",
+				json_array_get(a->prompts, (size_t)(i / a->per_prompt)));
 	/* Else all choices of a prompt would be the same. */
 	if (a->seeded && a->per_prompt > 1)
 		json_object_set_new(body, "seed",
-				    json_integer((json_int_t)(a->seed +
-							      (uint64_t)(index % a->per_prompt))));
-	upstream_submit(a->rq, body, event, &a->choices[index]);
+				    json_integer(
+					    (json_int_t)(a->seed + (uint64_t)(i % a->per_prompt))));
+	upstream_submit(a->rq, body, event, &a->choices[i]);
+}
+
+void answer_ask(struct answer *a, json_t *prompts)
+{
+	a->prompts = json_incref(prompts);
+	for (int i = 0; i < CHOICES_IN_FLIGHT; i++)
+		ask_next(a);
 }

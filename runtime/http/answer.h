@@ -8,7 +8,8 @@
 
 #include "http/gateway.h"
 
-#define CHOICES_MAX 128
+#define CHOICES_MAX	  128
+#define CHOICES_IN_FLIGHT 32
 
 struct answer;
 
@@ -17,10 +18,10 @@ struct choice {
 	int index;
 	bool over, called;   /* its DONE came; it called a tool */
 	const char *finish;  /* finish_reason as JSON */
-	struct buf text, reasoning, calls, malformed;
-	struct buf logprobs; /* chat: elements of "content"; comma-separated, not yet sent */
-	struct buf ids;      /* of its tokens, where they are asked for: likewise */
-	struct buf tokens, token_logprobs, top_logprobs, offsets; /* completion: likewise */
+	struct strbuf text, reasoning, calls, malformed;
+	struct strbuf logprobs; /* chat: elements of "content"; comma-separated, not yet sent */
+	struct strbuf ids;      /* of its tokens, where they are asked for: likewise */
+	struct strbuf tokens, token_logprobs, top_logprobs, offsets; /* completion: likewise */
 	size_t chars;        /* of text so far, for the offsets */
 	const char *echo;    /* the prompt, to be put before the text; NULL: not */
 	size_t echo_len;
@@ -36,7 +37,7 @@ struct answer_kind {
 	/* The last chunk's "delta" or "text" with its name, and what is left over. */
 	void (*last)(struct choice *c);
 	/* A whole choice, for the reply that is no stream. */
-	void (*whole)(struct choice *c, struct buf *b);
+	void (*whole)(struct choice *c, struct strbuf *b);
 };
 
 struct answer {
@@ -44,10 +45,12 @@ struct answer {
 	const struct answer_kind *kind;
 	bool stream, include_usage, want_logprobs, want_ids, seeded;
 	int n, left, per_prompt;
+	int asked;              /* choices so far */
+	json_t *prompts;        /* NULL: the body's own is everybody's */
 	uint64_t seed;
 	struct usage_sum usage;
-	struct buf head;     /* the constant beginning of every chunk */
-	struct buf chunk;
+	struct strbuf head;     /* the constant beginning of every chunk */
+	struct strbuf chunk;
 	struct choice choices[];
 };
 
@@ -57,11 +60,15 @@ struct answer {
  * The answer is the request's state from here on.
  */
 struct answer *answer_new(struct request *rq, const struct answer_kind *kind, size_t prompts);
-/* Asks for choice `index`; where there is a seed it is changed to one of the choice's own. */
-void answer_ask(struct answer *a, int index, json_t *body);
+/*
+ * Asks for all choices, so many at a time as do not use up what one principal may ask for at once.
+ * `prompts`: a list with the "prompt" of each, or NULL: the body's own. Where there is a seed each
+ * choice of a prompt gets another one.
+ */
+void answer_ask(struct answer *a, json_t *prompts);
 
 /* One chunk of a choice: begin, write `,"NAME":VALUE` members, end. */
-struct buf *chunk_begin(struct choice *c);
+struct strbuf *chunk_begin(struct choice *c);
 void chunk_end(struct choice *c, const char *finish);
 
 #endif

@@ -5,41 +5,41 @@
 #include "http/answer.h"
 
 /* Log-probabilities that wait go with the chunk that is written. */
-static void write_logprobs(struct choice *c, struct buf *b)
+static void write_logprobs(struct choice *c, struct strbuf *b)
 {
 	if (!c->logprobs.n) {
-		buf_str(b, ",\"logprobs\":null");
+		strbuf_str(b, ",\"logprobs\":null");
 		return;
 	}
-	buf_str(b, ",\"logprobs\":{\"content\":[");
-	buf_add(b, c->logprobs.p, c->logprobs.n);
+	strbuf_str(b, ",\"logprobs\":{\"content\":[");
+	strbuf_add(b, c->logprobs.p, c->logprobs.n);
 	b->failed |= c->logprobs.failed;
-	buf_str(b, "],\"refusal\":null}");
+	strbuf_str(b, "],\"refusal\":null}");
 	c->logprobs.n = 0;
 }
 
 /* A chunk whose delta is {"NAME": TEXT}, or with `json` {"NAME": JSON}. */
 static void send_delta(struct choice *c, const char *name, const char *bytes, size_t n, bool json)
 {
-	struct buf *b = chunk_begin(c);
+	struct strbuf *b = chunk_begin(c);
 
-	buf_str(b, ",\"delta\":{\"");
-	buf_str(b, name);
-	buf_str(b, "\":");
+	strbuf_str(b, ",\"delta\":{\"");
+	strbuf_str(b, name);
+	strbuf_str(b, "\":");
 	if (json)
-		buf_add(b, bytes, n);
+		strbuf_add(b, bytes, n);
 	else
-		buf_json_text(b, bytes, n);
-	buf_str(b, "}");
+		strbuf_json_text(b, bytes, n);
+	strbuf_str(b, "}");
 	write_logprobs(c, b);
 	chunk_end(c, NULL);
 }
 
 static void chat_begin(struct choice *c)
 {
-	struct buf *b = chunk_begin(c);
+	struct strbuf *b = chunk_begin(c);
 
-	buf_str(b, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null");
+	strbuf_str(b, ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null");
 	chunk_end(c, NULL);
 }
 
@@ -56,8 +56,8 @@ static void add_logprob(struct choice *c, const struct llmdev_event *ev)
 	if (!json_object_get(v, "top_logprobs"))
 		json_object_set_new(v, "top_logprobs", json_array());
 	if (c->logprobs.n)
-		buf_str(&c->logprobs, ",");
-	buf_json(&c->logprobs, v);
+		strbuf_str(&c->logprobs, ",");
+	strbuf_json(&c->logprobs, v);
 	json_decref(v);
 }
 
@@ -67,21 +67,21 @@ static void add_call(struct choice *c, const struct llmdev_event *ev)
 
 	c->called = true;
 	if (c->a->stream) {
-		struct buf list = {0};
+		struct strbuf list = {0};
 
-		buf_str(&list, "[");
-		buf_add(&list, ev->text, ev->text_len);
-		buf_str(&list, "]");
+		strbuf_str(&list, "[");
+		strbuf_add(&list, ev->text, ev->text_len);
+		strbuf_str(&list, "]");
 		send_delta(c, "tool_calls", list.p, list.n, true);
-		buf_free(&list);
+		strbuf_free(&list);
 		return;
 	}
 	v = json_loadb(ev->text, ev->text_len, 0, NULL);
 	json_object_del(v, "index");
 	if (c->calls.n)
-		buf_str(&c->calls, ",");
+		strbuf_str(&c->calls, ",");
 	if (v)
-		buf_json(&c->calls, v);
+		strbuf_json(&c->calls, v);
 	else
 		c->calls.failed = true;
 	json_decref(v);
@@ -89,16 +89,16 @@ static void add_call(struct choice *c, const struct llmdev_event *ev)
 
 static void add_malformed(struct choice *c, const struct llmdev_event *ev)
 {
-	struct buf v = {0};
+	struct strbuf v = {0};
 
-	buf_str(&v, "{\"malformed_tool_call\":");
-	buf_json_text(&v, ev->text, ev->text_len);
-	buf_str(&v, "}");
+	strbuf_str(&v, "{\"malformed_tool_call\":");
+	strbuf_json_text(&v, ev->text, ev->text_len);
+	strbuf_str(&v, "}");
 	if (c->a->stream) {
 		send_delta(c, "llmdev", v.p, v.n, true);
-		buf_free(&v);
+		strbuf_free(&v);
 	} else {
-		buf_free(&c->malformed); /* the last one's is told */
+		strbuf_free(&c->malformed); /* the last one's is told */
 		c->malformed = v;
 	}
 }
@@ -121,41 +121,41 @@ static void chat_event(struct choice *c, const struct llmdev_event *ev)
 			send_delta(c, text ? "content" : "reasoning_content", ev->text,
 				   ev->text_len, false);
 		else
-			buf_add(text ? &c->text : &c->reasoning, ev->text, ev->text_len);
+			strbuf_add(text ? &c->text : &c->reasoning, ev->text, ev->text_len);
 	}
 }
 
 static void chat_last(struct choice *c)
 {
-	struct buf *b = chunk_begin(c);
+	struct strbuf *b = chunk_begin(c);
 
-	buf_str(b, ",\"delta\":{}");
+	strbuf_str(b, ",\"delta\":{}");
 	write_logprobs(c, b);
 	chunk_end(c, c->finish);
 }
 
-static void chat_whole(struct choice *c, struct buf *b)
+static void chat_whole(struct choice *c, struct strbuf *b)
 {
-	buf_str(b, ",\"message\":{\"role\":\"assistant\",\"content\":");
+	strbuf_str(b, ",\"message\":{\"role\":\"assistant\",\"content\":");
 	if (c->text.n || !c->called)
-		buf_json_text(b, c->text.p, c->text.n);
+		strbuf_json_text(b, c->text.p, c->text.n);
 	else
-		buf_str(b, "null");
-	buf_str(b, ",\"refusal\":null");
+		strbuf_str(b, "null");
+	strbuf_str(b, ",\"refusal\":null");
 	if (c->reasoning.n) {
-		buf_str(b, ",\"reasoning_content\":");
-		buf_json_text(b, c->reasoning.p, c->reasoning.n);
+		strbuf_str(b, ",\"reasoning_content\":");
+		strbuf_json_text(b, c->reasoning.p, c->reasoning.n);
 	}
 	if (c->called) {
-		buf_str(b, ",\"tool_calls\":[");
-		buf_add(b, c->calls.p, c->calls.n);
-		buf_str(b, "]");
+		strbuf_str(b, ",\"tool_calls\":[");
+		strbuf_add(b, c->calls.p, c->calls.n);
+		strbuf_str(b, "]");
 	}
 	if (c->malformed.n) {
-		buf_str(b, ",\"llmdev\":");
-		buf_add(b, c->malformed.p, c->malformed.n);
+		strbuf_str(b, ",\"llmdev\":");
+		strbuf_add(b, c->malformed.p, c->malformed.n);
 	}
-	buf_str(b, "}");
+	strbuf_str(b, "}");
 	b->failed |= c->text.failed | c->reasoning.failed | c->calls.failed | c->malformed.failed;
 	write_logprobs(c, b);
 }
@@ -187,8 +187,8 @@ static void chat(struct request *rq)
 	json_object_del(rq->body, "tokenize");
 	json_object_del(rq->body, "detokenize");
 	a = answer_new(rq, &kind, 1);
-	for (int i = 0; a && i < a->n; i++)
-		answer_ask(a, i, rq->body);
+	if (a)
+		answer_ask(a, NULL);
 }
 
 const struct route chat_routes[] = {

@@ -9,28 +9,28 @@
 #include "text/utf8.h"
 
 /* Four lists in step: {"tokens","token_logprobs","top_logprobs","text_offset"}. */
-static void write_logprobs(struct choice *c, struct buf *b)
+static void write_logprobs(struct choice *c, struct strbuf *b)
 {
 	const struct {
 		const char *name;
-		struct buf *list;
+		struct strbuf *list;
 	} lists[] = {{"tokens", &c->tokens},
 		     {"token_logprobs", &c->token_logprobs},
 		     {"top_logprobs", &c->top_logprobs},
 		     {"text_offset", &c->offsets}};
 
 	if (!c->tokens.n) {
-		buf_str(b, ",\"logprobs\":null");
+		strbuf_str(b, ",\"logprobs\":null");
 		return;
 	}
 	for (int i = 0; i < 4; i++) {
-		buf_printf(b, "%s\"%s\":[", i ? "," : ",\"logprobs\":{", lists[i].name);
-		buf_add(b, lists[i].list->p, lists[i].list->n);
+		strbuf_printf(b, "%s\"%s\":[", i ? "," : ",\"logprobs\":{", lists[i].name);
+		strbuf_add(b, lists[i].list->p, lists[i].list->n);
 		b->failed |= lists[i].list->failed;
 		lists[i].list->n = 0;
-		buf_str(b, "]");
+		strbuf_str(b, "]");
 	}
-	buf_str(b, "}");
+	strbuf_str(b, "}");
 }
 
 static void add_logprob(struct choice *c, const struct llmdev_event *ev)
@@ -42,19 +42,19 @@ static void add_logprob(struct choice *c, const struct llmdev_event *ev)
 	json_t *tops = json_object();
 
 	if (text && tops) {
-		buf_str(&c->tokens, comma);
-		buf_json_text(&c->tokens, text, len);
-		buf_str(&c->token_logprobs, comma);
-		buf_json(&c->token_logprobs, json_object_get(v, "logprob"));
+		strbuf_str(&c->tokens, comma);
+		strbuf_json_text(&c->tokens, text, len);
+		strbuf_str(&c->token_logprobs, comma);
+		strbuf_json(&c->token_logprobs, json_object_get(v, "logprob"));
 		json_array_foreach (json_object_get(v, "top_logprobs"), i, item) {
 			const char *name = json_string_value(json_object_get(item, "token"));
 
 			if (name)
 				json_object_set(tops, name, json_object_get(item, "logprob"));
 		}
-		buf_str(&c->top_logprobs, comma);
-		buf_json(&c->top_logprobs, tops);
-		buf_printf(&c->offsets, "%s%zu", comma, c->chars);
+		strbuf_str(&c->top_logprobs, comma);
+		strbuf_json(&c->top_logprobs, tops);
+		strbuf_printf(&c->offsets, "%s%zu", comma, c->chars);
 		for (i = 0; i < len; i += (size_t)utf8_skip(text + i))
 			c->chars++;
 	}
@@ -64,10 +64,10 @@ static void add_logprob(struct choice *c, const struct llmdev_event *ev)
 
 static void send_text(struct choice *c, const char *text, size_t n, const char *finish)
 {
-	struct buf *b = chunk_begin(c);
+	struct strbuf *b = chunk_begin(c);
 
-	buf_str(b, ",\"text\":");
-	buf_json_text(b, text, n);
+	strbuf_str(b, ",\"text\":");
+	strbuf_json_text(b, text, n);
 	write_logprobs(c, b);
 	chunk_end(c, finish);
 }
@@ -92,7 +92,7 @@ static void completion_event(struct choice *c, const struct llmdev_event *ev)
 	if (c->a->stream)
 		send_text(c, ev->text, ev->text_len, NULL);
 	else
-		buf_add(&c->text, ev->text, ev->text_len);
+		strbuf_add(&c->text, ev->text, ev->text_len);
 }
 
 static void completion_last(struct choice *c)
@@ -100,16 +100,16 @@ static void completion_last(struct choice *c)
 	send_text(c, "", 0, c->finish);
 }
 
-static void completion_whole(struct choice *c, struct buf *b)
+static void completion_whole(struct choice *c, struct strbuf *b)
 {
-	struct buf text = {0};
+	struct strbuf text = {0};
 
-	buf_add(&text, c->echo, c->echo_len);
-	buf_add(&text, c->text.p, c->text.n);
-	buf_str(b, ",\"text\":");
-	buf_json_text(b, text.p, text.n);
+	strbuf_add(&text, c->echo, c->echo_len);
+	strbuf_add(&text, c->text.p, c->text.n);
+	strbuf_str(b, ",\"text\":");
+	strbuf_json_text(b, text.p, text.n);
 	b->failed |= text.failed | c->text.failed;
-	buf_free(&text);
+	strbuf_free(&text);
 	write_logprobs(c, b);
 }
 
@@ -166,7 +166,6 @@ static void completion(struct request *rq)
 	json_t *prompt = json_member(rq->body, "prompt");
 	bool list = is_list(prompt), echo;
 	struct answer *a;
-	int each;
 
 	if (!prompt) {
 		reply_error(rq, 400, "missing_required_parameter", "prompt",
@@ -182,19 +181,14 @@ static void completion(struct request *rq)
 	a = answer_new(rq, &kind, list ? json_array_size(prompt) : 1);
 	if (!a)
 		return;
-	json_incref(prompt); /* texts to be echoed lie in it */
-	each = a->per_prompt;
-	for (int i = 0; i < a->n; i++) {
-		json_t *one = list ? json_array_get(prompt, (size_t)(i / each)) : prompt;
+	for (int i = 0; echo && i < a->n; i++) {
+		const json_t *one =
+			list ? json_array_get(prompt, (size_t)(i / a->per_prompt)) : prompt;
 
-		if (echo) {
-			a->choices[i].echo = json_string_value(one);
-			a->choices[i].echo_len = json_string_length(one);
-		}
-		json_object_set(rq->body, "prompt", one);
-		answer_ask(a, i, rq->body);
+		a->choices[i].echo = json_string_value(one);
+		a->choices[i].echo_len = json_string_length(one);
 	}
-	json_object_set_new(rq->body, "prompt", prompt);
+	answer_ask(a, list ? prompt : NULL);
 }
 
 const struct route completion_routes[] = {

@@ -36,6 +36,7 @@ void connection_end(struct gateway *g, void **slot)
 	struct connection *c = *slot;
 
 	*slot = NULL;
+	g->closed = true;
 	if (!c)
 		return;
 	*(c->prev ? &c->prev->next : &g->connections) = c->next;

@@ -18,7 +18,7 @@ struct embeddings {
 	size_t n, next, done;
 	bool base64;
 	uint64_t prompt_tokens;
-	struct buf vectors[];
+	struct strbuf vectors[];
 };
 
 static void free_state(void *state)
@@ -26,11 +26,11 @@ static void free_state(void *state)
 	struct embeddings *s = state;
 
 	for (size_t i = 0; i < s->n; i++)
-		buf_free(&s->vectors[i]);
+		strbuf_free(&s->vectors[i]);
 	free(s);
 }
 
-static void add_base64(struct buf *out, const uint8_t *p, size_t n)
+static void add_base64(struct strbuf *out, const uint8_t *p, size_t n)
 {
 	static const char digits[] =
 		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -44,46 +44,45 @@ static void add_base64(struct buf *out, const uint8_t *p, size_t n)
 		quad[1] = digits[v >> 12 & 63];
 		quad[2] = i + 1 < n ? digits[v >> 6 & 63] : '=';
 		quad[3] = i + 2 < n ? digits[v & 63] : '=';
-		buf_add(out, quad, 4);
+		strbuf_add(out, quad, 4);
 	}
 }
 
 /* The daemon's floats are in the machine's order, which is the little-endian one of the format. */
-static void add_vector(struct buf *out, const struct buf *vector, bool base64)
+static void add_vector(struct strbuf *out, const struct strbuf *vector, bool base64)
 {
 	float x;
 
 	if (base64) {
-		buf_add(out, "\"", 1);
+		strbuf_add(out, "\"", 1);
 		add_base64(out, (const uint8_t *)vector->p, vector->n);
-		buf_add(out, "\"", 1);
+		strbuf_add(out, "\"", 1);
 		return;
 	}
-	buf_add(out, "[", 1);
+	strbuf_add(out, "[", 1);
 	for (size_t i = 0; i + sizeof(x) <= vector->n; i += sizeof(x)) {
 		memcpy(&x, vector->p + i, sizeof(x));
-		buf_printf(out, i ? ",%.9g" : "%.9g", x);
+		strbuf_printf(out, i ? ",%.9g" : "%.9g", x);
 	}
-	buf_add(out, "]", 1);
+	strbuf_add(out, "]", 1);
 }
 
 static void reply(struct request *rq)
 {
 	struct embeddings *s = rq->state;
-	struct buf out = {0};
+	struct strbuf out = {0};
 
-	buf_str(&out, "{\"object\":\"list\",\"data\":[");
+	strbuf_str(&out, "{\"object\":\"list\",\"data\":[");
 	for (size_t i = 0; i < s->n; i++) {
-		buf_printf(&out,
-			   "%s{\"object\":\"embedding\",\"index\":%zu,\"embedding\":", i ? "," : "",
-			   i);
+		strbuf_printf(&out, "%s{\"object\":\"embedding\",\"index\":%zu,\"embedding\":",
+			      i ? "," : "", i);
 		add_vector(&out, &s->vectors[i], s->base64);
-		buf_add(&out, "}", 1);
+		strbuf_add(&out, "}", 1);
 	}
-	buf_str(&out, "],\"model\":");
-	buf_json_text(&out, rq->model, strlen(rq->model));
-	buf_printf(&out, ",\"usage\":{\"prompt_tokens\":%llu,\"total_tokens\":%llu}}",
-		   (unsigned long long)s->prompt_tokens, (unsigned long long)s->prompt_tokens);
+	strbuf_str(&out, "],\"model\":");
+	strbuf_json_text(&out, rq->model, strlen(rq->model));
+	strbuf_printf(&out, ",\"usage\":{\"prompt_tokens\":%llu,\"total_tokens\":%llu}}",
+		      (unsigned long long)s->prompt_tokens, (unsigned long long)s->prompt_tokens);
 	reply_buf(rq, 200, "application/json", &out);
 }
 
@@ -92,19 +91,19 @@ static void failed(struct request *rq, const struct llmdev_event *ev, size_t ind
 {
 	const struct embeddings *s = rq->state;
 	struct llmdev_event named = *ev;
-	struct buf text = {0};
+	struct strbuf text = {0};
 
 	if (s->list && ev->text_len > 6 && !memcmp(ev->text, "input", 5) &&
 	    (ev->text[5] == ':' || ev->text[5] == '[')) {
-		buf_printf(&text, "input[%zu]", index);
-		buf_add(&text, ev->text + 5, ev->text_len - 5);
+		strbuf_printf(&text, "input[%zu]", index);
+		strbuf_add(&text, ev->text + 5, ev->text_len - 5);
 		if (!text.failed) {
 			named.text = text.p;
 			named.text_len = text.n;
 		}
 	}
 	reply_upstream_error(rq, &named);
-	buf_free(&text);
+	strbuf_free(&text);
 }
 
 static void submit_next(struct request *rq);
@@ -113,12 +112,12 @@ static void on_event(struct request *rq, struct upstream *u, const struct llmdev
 		     void *ctx)
 {
 	struct embeddings *s = rq->state;
-	struct buf *vector = ctx;
+	struct strbuf *vector = ctx;
 
 	switch (ev->kind) {
 	case LLMDEV_DATA:
 		if (ev->subtype == LLM_DATA_EMBEDDING)
-			buf_add(vector, ev->text, ev->text_len);
+			strbuf_add(vector, ev->text, ev->text_len);
 		break;
 	case LLMDEV_DONE:
 		s->prompt_tokens += ev->usage.prompt_tokens;

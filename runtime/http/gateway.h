@@ -31,7 +31,7 @@
 
 #include <jansson.h>
 
-#include "http/buf.h"
+#include "http/strbuf.h"
 #include "lib/llmdev.h"
 #include "llm.h"
 
@@ -98,7 +98,7 @@ const char *request_fingerprint(const struct request *rq);
 /* Takes the reference `v`; NULL (no memory) becomes a 500. */
 void reply_json(struct request *rq, unsigned status, json_t *v);
 /* Takes the content of `b` (a whole JSON text). */
-void reply_buf(struct request *rq, unsigned status, const char *content_type, struct buf *b);
+void reply_buf(struct request *rq, unsigned status, const char *content_type, struct strbuf *b);
 /* Bytes that outlive the request (static files). */
 void reply_bytes(struct request *rq, unsigned status, const char *content_type, const void *bytes,
 		 size_t n);
@@ -121,9 +121,9 @@ bool request_replied(const struct request *rq);
 void sse_begin(struct request *rq);
 bool sse_begun(const struct request *rq);
 /* "data: JSON\n\n"; begins the stream if that has not been done. */
-void sse_data(struct request *rq, const struct buf *json);
+void sse_data(struct request *rq, const struct strbuf *json);
 /* "event: NAME\ndata: JSON\n\n" */
-void sse_event(struct request *rq, const char *name, const struct buf *json);
+void sse_event(struct request *rq, const char *name, const struct strbuf *json);
 /* Bytes as they are: "data: [DONE]\n\n". */
 void sse_raw(struct request *rq, const char *bytes, size_t n);
 /* No more: what is buffered is sent, then the reply ends. */
@@ -162,6 +162,6 @@ struct usage_sum {
 	uint64_t prompt, cached, completion, reasoning;
 };
 void usage_add(struct usage_sum *s, const struct upstream *u, const struct llmdev_event *done);
-void usage_write(struct buf *b, const struct usage_sum *s);
+void usage_write(struct strbuf *b, const struct usage_sum *s);
 
 #endif

@@ -171,7 +171,7 @@ static void one_model(struct request *rq)
 
 static void send_metrics(struct request *rq)
 {
-	struct buf b = {0};
+	struct strbuf b = {0};
 
 	metrics_write(&b, rq->g);
 	reply_buf(rq, 200, "text/plain; version=0.0.4; charset=utf-8", &b);

@@ -8,7 +8,8 @@
 
 #include "http/keys.h"
 
-#define KEYS_MAX 10000
+#define KEYS_MAX       10000
+#define LINE_MAX_BYTES 4096
 
 /* ---- buckets --------------------------------------------------------------------------------- */
 
@@ -210,41 +211,50 @@ static void take_over(struct keys *fresh, const struct keys *old)
 	}
 }
 
+/* 1: a line, without its end; 0: there is no more; or -EINVAL. */
+static int read_line(FILE *f, char line[LINE_MAX_BYTES], struct err *e)
+{
+	int n = 0, c;
+
+	while ((c = getc(f)) != EOF && c != '\n') {
+		if (!c)
+			return err_set(e, -EINVAL, "a NUL byte: not a text file");
+		if (n == LINE_MAX_BYTES - 1)
+			return err_set(e, -EINVAL, "longer than %d bytes", LINE_MAX_BYTES - 1);
+		line[n++] = (char)c;
+	}
+	line[n] = '\0';
+	return n || c != EOF;
+}
+
 int keys_load(struct keys *k, const char *path, uint64_t now_ns, struct err *e)
 {
 	struct keys fresh = {0};
-	char *line = NULL;
-	size_t cap = 0;
-	int number = 0, rc = 0;
+	char line[LINE_MAX_BYTES] = "";
+	int number, rc;
 	FILE *f = fopen(path, "re");
-	ssize_t n;
 
 	if (!f)
 		return err_set(e, -errno, "%s: %s", path, strerror(errno));
-	while (!rc && (errno = 0, n = getline(&line, &cap, f)) >= 0) {
+	errno = 0;
+	for (number = 1; (rc = read_line(f, line, e)) > 0; number++) {
 		struct key *key = NULL;
 
-		number++;
-		if (strlen(line) != (size_t)n) {
-			rc = err_set(e, -EINVAL, "a NUL byte: not a text file");
-			break;
-		}
-		line[strcspn(line, "\n")] = '\0';
 		rc = parse_line(line, now_ns, &key, e);
 		if (!rc && key) {
 			rc = add(&fresh, key, e);
 			if (rc)
 				key_unref(key);
 		}
+		if (rc)
+			break;
 	}
 	if (rc)
 		err_prefix(e, rc, "%s:%d", path, number);
 	else if (ferror(f))
 		rc = err_set(e, errno ? -errno : -EIO, "%s: cannot be read: %s", path,
 			     strerror(errno));
-	if (line)
-		explicit_bzero(line, cap);
-	free(line);
+	explicit_bzero(line, sizeof(line));
 	fclose(f);
 	if (rc) {
 		keys_free(&fresh);

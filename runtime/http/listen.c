@@ -5,6 +5,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -19,7 +20,7 @@ static bool split(const char *address, char host[256], char port[16])
 	const char *colon = strrchr(address, ':'), *end = colon;
 	const char *p = colon ? colon + 1 : address;
 
-	if (!*p || strspn(p, "0123456789") != strlen(p) || strlen(p) > 5)
+	if (!*p || strspn(p, "0123456789") != strlen(p) || strlen(p) > 5 || atoi(p) > 65535)
 		return false;
 	strcpy(port, p);
 	if (!colon) {
@@ -83,6 +84,22 @@ bool listen_is_loopback(const char *address)
 	return all;
 }
 
+static int no_address(const char *address, int rc, struct err *e)
+{
+	return err_set(e, -EINVAL, "--listen: `%s`: %s: give ADDR:PORT", address, gai_strerror(rc));
+}
+
+int listen_check(const char *address, struct err *e)
+{
+	int rc;
+	struct addrinfo *list = resolve(address, &rc);
+
+	if (!list)
+		return no_address(address, rc, e);
+	freeaddrinfo(list);
+	return 0;
+}
+
 int listen_open(const char *address, struct err *e)
 {
 	struct addrinfo *list;
@@ -90,8 +107,7 @@ int listen_open(const char *address, struct err *e)
 
 	list = resolve(address, &rc);
 	if (!list)
-		return err_set(e, -EINVAL, "--listen: `%s`: %s: give ADDR:PORT", address,
-			       gai_strerror(rc));
+		return no_address(address, rc, e);
 	rc = -EINVAL;
 	/* The first that works: with "localhost" one family may be missing. */
 	for (struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {

@@ -13,6 +13,8 @@
  * a free one. The descriptor, or -errno.
  */
 int listen_open(const char *address, struct err *e);
+/* Is it an address? 0 or -EINVAL. */
+int listen_check(const char *address, struct err *e);
 /* Nobody else's machine can reach it. False also for what is no address. */
 bool listen_is_loopback(const char *address);
 /* "http://127.0.0.1:8000" */

@@ -15,10 +15,10 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/notify.h"
 #include "base/size.h"
 #include "http/listen.h"
 #include "http/server.h"
@@ -57,30 +57,6 @@ static int fail(const char *message)
 {
 	log_line(NULL, message);
 	return 1;
-}
-
-/*
- * Tell the service manager, as sd_notify(3) documents it: one datagram to $NOTIFY_SOCKET. Nothing
- * depends on its arrival.
- */
-static void notify(const char *state)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	size_t len = path ? strlen(path) : 0;
-	int fd;
-
-	if (!len || len >= sizeof(addr.sun_path) || (path[0] != '/' && path[0] != '@'))
-		return;
-	memcpy(addr.sun_path, path, len);
-	if (path[0] == '@')
-		addr.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return;
-	sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&addr,
-	       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
-	close(fd);
 }
 
 /* ---- options ---------------------------------------------------------------------------------- */
@@ -233,6 +209,10 @@ static int parse_options(struct gateway *g, int argc, char **argv)
 		fail("--no-auth and --api-key-file: give one of them");
 		return 2;
 	}
+	if (listen_check(g->o.listen, &e)) {
+		fail(e.msg);
+		return 2;
+	}
 	if (!g->o.key_file && !g->o.no_auth && !listen_is_loopback(g->o.listen)) {
 		fail("--listen: other machines could connect and no key is asked for: give "
 		     "--api-key-file FILE, or --no-auth if that is meant");
@@ -268,7 +248,7 @@ static void begin_stop(struct gateway *g)
 		return;
 	}
 	log_line(NULL, "stopping: running answers may end");
-	notify("STOPPING=1");
+	notify_manager("STOPPING=1");
 	g->stopping = true;
 	g->stop_ns = loop_now_ns() + (uint64_t)(g->o.drain_s * 1e9);
 	fd = MHD_quiesce_daemon(g->mhd);
@@ -422,7 +402,7 @@ int main(int argc, char **argv)
 		rc = fail(e.msg);
 	} else {
 		log_line(NULL, line);
-		notify("READY=1");
+		notify_manager("READY=1");
 		run(g);
 		log_line(NULL, "stopped");
 		rc = 0;

@@ -45,36 +45,36 @@ void metrics_end(struct model_metrics *m, double seconds)
 	observe(&m->e2e, e2e_bounds, COUNT(e2e_bounds), seconds, 1);
 }
 
-void metrics_label(struct buf *b, const char *value)
+void metrics_label(struct strbuf *b, const char *value)
 {
 	for (; *value; value++) {
 		if (*value == '\n')
-			buf_str(b, "\\n");
+			strbuf_str(b, "\\n");
 		else if (*value == '"' || *value == '\\')
-			buf_printf(b, "\\%c", *value);
+			strbuf_printf(b, "\\%c", *value);
 		else
-			buf_add(b, value, 1);
+			strbuf_add(b, value, 1);
 	}
 }
 
 /* ---- writing ---------------------------------------------------------------------------------- */
 
-static void head(struct buf *b, const char *name, const char *type, const char *help)
+static void head(struct strbuf *b, const char *name, const char *type, const char *help)
 {
-	buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+	strbuf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 /* name{model_name="...",EXTRA} */
-static void series(struct buf *b, const char *name, const struct backend *k, const char *extra)
+static void series(struct strbuf *b, const char *name, const struct backend *k, const char *extra)
 {
 	const char *model = backend_name(k);
 
-	buf_printf(b, "%s{model_name=\"", name);
+	strbuf_printf(b, "%s{model_name=\"", name);
 	metrics_label(b, *model ? model : "default");
-	buf_printf(b, "\"%s} ", extra);
+	strbuf_printf(b, "\"%s} ", extra);
 }
 
-static void write_histogram(struct buf *b, const struct gateway *g, const char *name,
+static void write_histogram(struct strbuf *b, const struct gateway *g, const char *name,
 			    const char *help, size_t offset, const double *bounds, int n)
 {
 	char part[96], le[48];
@@ -93,18 +93,18 @@ static void write_histogram(struct buf *b, const struct gateway *g, const char *
 			else
 				snprintf(le, sizeof(le), ",le=\"+Inf\"");
 			series(b, part, &g->backends[i], le);
-			buf_printf(b, "%" PRIu64 "\n", sum);
+			strbuf_printf(b, "%" PRIu64 "\n", sum);
 		}
 		snprintf(part, sizeof(part), "%s_sum", name);
 		series(b, part, &g->backends[i], "");
-		buf_printf(b, "%.9g\n", h->sum);
+		strbuf_printf(b, "%.9g\n", h->sum);
 		snprintf(part, sizeof(part), "%s_count", name);
 		series(b, part, &g->backends[i], "");
-		buf_printf(b, "%" PRIu64 "\n", h->count);
+		strbuf_printf(b, "%" PRIu64 "\n", h->count);
 	}
 }
 
-static void write_own(struct buf *b, const struct gateway *g)
+static void write_own(struct strbuf *b, const struct gateway *g)
 {
 	static const char *const reasons[] = {"stop", "length", "abort", "error"};
 	static const struct {
@@ -133,8 +133,8 @@ static void write_own(struct buf *b, const struct gateway *g)
 			const char *m = (const char *)&g->metrics.models[j];
 
 			series(b, counts[i].name, &g->backends[j], "");
-			buf_printf(b, "%" PRIu64 "\n",
-				   *(const uint64_t *)(const void *)(m + counts[i].offset));
+			strbuf_printf(b, "%" PRIu64 "\n",
+				      *(const uint64_t *)(const void *)(m + counts[i].offset));
 		}
 	}
 	head(b, "vllm:request_success_total", "counter", "Answers that ended, by how.");
@@ -144,7 +144,7 @@ static void write_own(struct buf *b, const struct gateway *g)
 
 			snprintf(extra, sizeof(extra), ",finished_reason=\"%s\"", reasons[i]);
 			series(b, "vllm:request_success_total", &g->backends[j], extra);
-			buf_printf(b, "%" PRIu64 "\n", g->metrics.models[j].finished[i]);
+			strbuf_printf(b, "%" PRIu64 "\n", g->metrics.models[j].finished[i]);
 		}
 	}
 	write_histogram(b, g, "vllm:time_to_first_token_seconds",
@@ -201,7 +201,7 @@ static const struct {
 #undef TOLD
 };
 
-static void write_told(struct buf *b, const struct gateway *g)
+static void write_told(struct strbuf *b, const struct gateway *g)
 {
 	for (int i = 0; i < COUNT(told); i++) {
 		head(b, told[i].name, told[i].type, told[i].help);
@@ -212,9 +212,9 @@ static void write_told(struct buf *b, const struct gateway *g)
 			if (!k->up || !k->has_status)
 				continue;
 			series(b, told[i].name, k, "");
-			buf_printf(b, "%" PRIu64 "\n",
-				   told[i].size == 4 ? *(const uint32_t *)(const void *)at
-						     : *(const uint64_t *)(const void *)at);
+			strbuf_printf(b, "%" PRIu64 "\n",
+				      told[i].size == 4 ? *(const uint32_t *)(const void *)at
+							: *(const uint64_t *)(const void *)at);
 		}
 	}
 	head(b, "vllm:kv_cache_usage_perc", "gauge", "Share of the KV cache in use, 0 to 1.");
@@ -224,33 +224,33 @@ static void write_told(struct buf *b, const struct gateway *g)
 		if (!k->up || !k->has_status || !k->status.kv_pages)
 			continue;
 		series(b, "vllm:kv_cache_usage_perc", k, "");
-		buf_printf(b, "%.6g\n", (double)k->status.kv_held / (double)k->status.kv_pages);
+		strbuf_printf(b, "%.6g\n", (double)k->status.kv_held / (double)k->status.kv_pages);
 	}
 	head(b, "llmdev_up", "gauge", "1 if the daemon answers.");
 	for (int j = 0; j < g->n_backends; j++) {
 		series(b, "llmdev_up", &g->backends[j], "");
-		buf_printf(b, "%d\n", g->backends[j].up);
+		strbuf_printf(b, "%d\n", g->backends[j].up);
 	}
 }
 
-void metrics_write(struct buf *b, const struct gateway *g)
+void metrics_write(struct strbuf *b, const struct gateway *g)
 {
 	write_told(b, g);
 	write_own(b, g);
 	head(b, "llmdev_gateway_answers_running", "gauge", "Answers that this gateway waits for.");
 	for (int j = 0; j < g->n_backends; j++) {
 		series(b, "llmdev_gateway_answers_running", &g->backends[j], "");
-		buf_printf(b, "%u\n", g->metrics.models[j].running);
+		strbuf_printf(b, "%u\n", g->metrics.models[j].running);
 	}
 	head(b, "llmdev_gateway_replies_total", "counter", "Replies, by class of status.");
 	for (int i = 1; i < 6; i++)
-		buf_printf(b, "llmdev_gateway_replies_total{status=\"%dxx\"} %" PRIu64 "\n", i,
-			   g->metrics.replies[i]);
+		strbuf_printf(b, "llmdev_gateway_replies_total{status=\"%dxx\"} %" PRIu64 "\n", i,
+			      g->metrics.replies[i]);
 	head(b, "llmdev_gateway_limited_total", "counter", "Requests over their key's limits.");
-	buf_printf(b, "llmdev_gateway_limited_total %" PRIu64 "\n", g->metrics.limited);
+	strbuf_printf(b, "llmdev_gateway_limited_total %" PRIu64 "\n", g->metrics.limited);
 	head(b, "llmdev_gateway_disconnects_total", "counter",
 	     "Clients that left before their answer's end.");
-	buf_printf(b, "llmdev_gateway_disconnects_total %" PRIu64 "\n", g->metrics.disconnects);
+	strbuf_printf(b, "llmdev_gateway_disconnects_total %" PRIu64 "\n", g->metrics.disconnects);
 	head(b, "llmdev_gateway_exchanges", "gauge", "Requests in hand.");
-	buf_printf(b, "llmdev_gateway_exchanges %d\n", g->n_exchanges);
+	strbuf_printf(b, "llmdev_gateway_exchanges %d\n", g->n_exchanges);
 }

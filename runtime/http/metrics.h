@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "http/backend.h"
-#include "http/buf.h"
+#include "http/strbuf.h"
 
 #define HISTOGRAM_MAX 24
 
@@ -39,7 +39,7 @@ void metrics_ttft(struct model_metrics *m, double seconds);
 void metrics_tokens(struct model_metrics *m, double seconds_each, uint32_t n);
 void metrics_end(struct model_metrics *m, double seconds);
 /* A label's value as the text format wants it, without quotes. */
-void metrics_label(struct buf *b, const char *value);
-void metrics_write(struct buf *b, const struct gateway *g);
+void metrics_label(struct strbuf *b, const char *value);
+void metrics_write(struct strbuf *b, const struct gateway *g);
 
 #endif

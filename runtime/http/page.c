@@ -42,7 +42,7 @@ static void handle_page(struct request *rq)
 {
 	static const char mark[] = "\"NONCE\"";
 	const char *from = llmdev_page, *at;
-	struct buf out = {0};
+	struct strbuf out = {0};
 	char nonce[33], policy[200];
 
 	if (!make_nonce(nonce)) {
@@ -50,11 +50,11 @@ static void handle_page(struct request *rq)
 		return;
 	}
 	while ((at = memmem(from, llmdev_page_end - from, mark, strlen(mark)))) {
-		buf_add(&out, from, at - from);
-		buf_printf(&out, "\"%s\"", nonce);
+		strbuf_add(&out, from, at - from);
+		strbuf_printf(&out, "\"%s\"", nonce);
 		from = at + strlen(mark);
 	}
-	buf_add(&out, from, llmdev_page_end - from);
+	strbuf_add(&out, from, llmdev_page_end - from);
 	snprintf(policy, sizeof(policy),
 		 "default-src 'none'; connect-src 'self'; img-src data:; script-src 'nonce-%s'; "
 		 "style-src 'nonce-%s'",
@@ -64,7 +64,6 @@ static void handle_page(struct request *rq)
 	reply_header(rq, "Content-Security-Policy",
 		     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
 		     "require-trusted-types-for 'script'; trusted-types 'none'");
-	reply_header(rq, "X-Content-Type-Options", "nosniff");
 	reply_header(rq, "Referrer-Policy", "no-referrer");
 	reply_header(rq, "Cache-Control", "no-store");
 	reply_buf(rq, 200, "text/html; charset=utf-8", &out);

@@ -68,12 +68,12 @@ static void content(struct MHD_Response *r, const char *type)
 		MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
 }
 
-void reply_buf(struct request *rq, unsigned status, const char *content_type, struct buf *b)
+void reply_buf(struct request *rq, unsigned status, const char *content_type, struct strbuf *b)
 {
 	struct MHD_Response *r = NULL;
 
 	if (b->failed) {
-		buf_free(b);
+		strbuf_free(b);
 		reply_error(rq, 500, "out_of_memory", NULL, "No memory for the reply");
 		return;
 	}
@@ -81,17 +81,17 @@ void reply_buf(struct request *rq, unsigned status, const char *content_type, st
 					    b->p ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
 	if (!r)
 		free(b->p);
-	*b = (struct buf){0};
+	*b = (struct strbuf){0};
 	content(r, content_type);
 	decide(rq->x, status, r);
 }
 
 void reply_json(struct request *rq, unsigned status, json_t *v)
 {
-	struct buf b = {0};
+	struct strbuf b = {0};
 
 	if (v)
-		buf_json(&b, v);
+		strbuf_json(&b, v);
 	b.failed |= !v;
 	json_decref(v);
 	reply_buf(rq, status, "application/json", &b);
@@ -124,35 +124,35 @@ static const char *error_type(unsigned status)
 	return status < 500 ? "invalid_request_error" : "server_error";
 }
 
-static void write_error(struct buf *b, unsigned status, const char *code, const char *param,
+static void write_error(struct strbuf *b, unsigned status, const char *code, const char *param,
 			size_t param_len, const char *message, size_t len)
 {
-	buf_str(b, "{\"error\":{\"message\":");
-	buf_json_text(b, message, len);
-	buf_printf(b, ",\"type\":\"%s\",\"param\":", error_type(status));
+	strbuf_str(b, "{\"error\":{\"message\":");
+	strbuf_json_text(b, message, len);
+	strbuf_printf(b, ",\"type\":\"%s\",\"param\":", error_type(status));
 	if (param)
-		buf_json_text(b, param, param_len);
+		strbuf_json_text(b, param, param_len);
 	else
-		buf_str(b, "null");
-	buf_str(b, ",\"code\":");
+		strbuf_str(b, "null");
+	strbuf_str(b, ",\"code\":");
 	if (code)
-		buf_json_text(b, code, strlen(code));
+		strbuf_json_text(b, code, strlen(code));
 	else
-		buf_str(b, "null");
-	buf_str(b, "}}");
+		strbuf_str(b, "null");
+	strbuf_str(b, "}}");
 }
 
-static void send_error(struct request *rq, unsigned status, struct buf *b)
+static void send_error(struct request *rq, unsigned status, struct strbuf *b)
 {
 	if (sse_begun(rq)) {
 		sse_data(rq, b);
 		sse_raw(rq, "data: [DONE]\n\n", 14);
-		buf_free(b);
+		strbuf_free(b);
 		sse_end(rq);
 		return;
 	}
 	if (b->failed) {
-		buf_free(b);
+		strbuf_free(b);
 		exchange_gone(rq->x);
 		return;
 	}
@@ -162,7 +162,7 @@ static void send_error(struct request *rq, unsigned status, struct buf *b)
 void reply_error(struct request *rq, unsigned status, const char *code, const char *param,
 		 const char *fmt, ...)
 {
-	struct buf b = {0};
+	struct strbuf b = {0};
 	char message[1024];
 	va_list ap;
 
@@ -215,7 +215,7 @@ static size_t member_path(const char *text, size_t n)
 	return i;
 }
 
-static void upstream_error(struct buf *b, const struct llmdev_event *ev, unsigned *status)
+static void upstream_error(struct strbuf *b, const struct llmdev_event *ev, unsigned *status)
 {
 	const char *code = NULL;
 	size_t param = 0;
@@ -224,7 +224,8 @@ static void upstream_error(struct buf *b, const struct llmdev_event *ev, unsigne
 	if (*status == 400) {
 		param = member_path(ev->text, ev->text_len);
 		code = ev->error == EOPNOTSUPP ? "unsupported_parameter"
-		       : ev->error == E2BIG && memmem(ev->text, ev->text_len, "context", 7)
+		       : ev->error == E2BIG && (memmem(ev->text, ev->text_len, "context", 7) ||
+						memmem(ev->text, ev->text_len, "KV cache", 8))
 			       ? "context_length_exceeded"
 			       : "invalid_value";
 	} else if (*status == 429) {
@@ -239,18 +240,18 @@ static void upstream_error(struct buf *b, const struct llmdev_event *ev, unsigne
 
 json_t *upstream_error_json(const struct llmdev_event *ev, unsigned *status)
 {
-	struct buf b = {0};
+	struct strbuf b = {0};
 	json_t *v;
 
 	upstream_error(&b, ev, status);
 	v = b.failed ? NULL : json_loadb(b.p, b.n, 0, NULL);
-	buf_free(&b);
+	strbuf_free(&b);
 	return v;
 }
 
 void reply_upstream_error(struct request *rq, const struct llmdev_event *ev)
 {
-	struct buf b = {0};
+	struct strbuf b = {0};
 	unsigned status;
 
 	upstream_error(&b, ev, &status);
@@ -289,11 +290,11 @@ void sse_raw(struct request *rq, const char *bytes, size_t n)
 
 	if (x->gone || x->ended)
 		return;
-	buf_add(&x->out, bytes, n);
+	strbuf_add(&x->out, bytes, n);
 	exchange_flow(x);
 }
 
-void sse_event(struct request *rq, const char *name, const struct buf *json)
+void sse_event(struct request *rq, const char *name, const struct strbuf *json)
 {
 	struct exchange *x = rq->x;
 
@@ -301,18 +302,18 @@ void sse_event(struct request *rq, const char *name, const struct buf *json)
 	if (x->gone || x->ended || !x->sse)
 		return;
 	if (name) {
-		buf_str(&x->out, "event: ");
-		buf_str(&x->out, name);
-		buf_str(&x->out, "\n");
+		strbuf_str(&x->out, "event: ");
+		strbuf_str(&x->out, name);
+		strbuf_str(&x->out, "\n");
 	}
-	buf_str(&x->out, "data: ");
-	buf_add(&x->out, json->p, json->n);
-	buf_str(&x->out, "\n\n");
+	strbuf_str(&x->out, "data: ");
+	strbuf_add(&x->out, json->p, json->n);
+	strbuf_str(&x->out, "\n\n");
 	x->out.failed |= json->failed;
 	exchange_flow(x);
 }
 
-void sse_data(struct request *rq, const struct buf *json)
+void sse_data(struct request *rq, const struct strbuf *json)
 {
 	sse_event(rq, NULL, json);
 }

@@ -9,7 +9,7 @@
 #include "http/gateway.h"
 #include "http/responses.h"
 
-static void send_event(void *ctx, const char *type, const struct buf *json)
+static void send_event(void *ctx, const char *type, const struct strbuf *json)
 {
 	sse_event(ctx, type, json);
 }
@@ -20,7 +20,7 @@ static void free_state(void *state)
 }
 
 /* A copy of the event whose sentence names the member as the client wrote it. */
-static struct llmdev_event translated(const struct llmdev_event *ev, struct buf *text)
+static struct llmdev_event translated(const struct llmdev_event *ev, struct strbuf *text)
 {
 	struct llmdev_event out = *ev;
 
@@ -34,7 +34,7 @@ static struct llmdev_event translated(const struct llmdev_event *ev, struct buf 
 
 static void failed(struct request *rq, const struct llmdev_event *ev)
 {
-	struct buf text = {0};
+	struct strbuf text = {0};
 	struct llmdev_event named = translated(ev, &text);
 	json_t *error;
 	const char *message;
@@ -42,7 +42,7 @@ static void failed(struct request *rq, const struct llmdev_event *ev)
 
 	if (!sse_begun(rq)) {
 		reply_upstream_error(rq, &named);
-		buf_free(&text);
+		strbuf_free(&text);
 		return;
 	}
 	error = upstream_error_json(&named, &status);
@@ -54,7 +54,7 @@ static void failed(struct request *rq, const struct llmdev_event *ev)
 		      message ? message : "the answer failed");
 	sse_end(rq);
 	json_decref(error);
-	buf_free(&text);
+	strbuf_free(&text);
 }
 
 static void on_event(struct request *rq, struct upstream *u, const struct llmdev_event *ev,

@@ -17,7 +17,7 @@
 #include <jansson.h>
 
 #include "base/err.h"
-#include "http/buf.h"
+#include "http/strbuf.h"
 #include "lib/llmdev.h"
 
 /*
@@ -29,12 +29,12 @@ int responses_to_chat(const json_t *body, json_t **chat, struct err *e);
  * The daemon names members of the chat request when it refuses one: writes its sentence to `out`
  * with the path that the client knows.
  */
-void responses_translate_error(const char *text, size_t n, struct buf *out);
+void responses_translate_error(const char *text, size_t n, struct strbuf *out);
 
 struct response;
 
 /* One event of the stream: `type` ("response.created") and the whole object, valid in the call. */
-typedef void (*response_emit)(void *ctx, const char *type, const struct buf *json);
+typedef void (*response_emit)(void *ctx, const char *type, const struct strbuf *json);
 
 /*
  * An answer to `body` (valid as responses_to_chat() found it; not kept, partly shared). `id`: hex

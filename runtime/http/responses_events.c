@@ -22,13 +22,13 @@ struct response {
 	const char *status;
 	response_emit emit;
 	void *ctx;
-	struct buf event; /* the event that is being written */
+	struct strbuf event; /* the event that is being written */
 	uint64_t sequence;
 	char id[40]; /* what all ids are made of */
 
 	enum kind open;
 	char item[64]; /* its id */
-	struct buf text; /* its text so far */
+	struct strbuf text; /* its text so far */
 	json_t *logprobs; /* of that text */
 	json_t *pending; /* of tokens whose event has not come */
 	char *malformed; /* why the open message is no tool call */
@@ -41,13 +41,13 @@ struct response {
 static void begin(struct response *r, const char *type)
 {
 	r->event.n = 0;
-	buf_printf(&r->event, "{\"type\":\"%s\",\"sequence_number\":%llu", type,
-		   (unsigned long long)r->sequence++);
+	strbuf_printf(&r->event, "{\"type\":\"%s\",\"sequence_number\":%llu", type,
+		      (unsigned long long)r->sequence++);
 }
 
 static void end(struct response *r, const char *type)
 {
-	buf_add(&r->event, "}", 1);
+	strbuf_add(&r->event, "}", 1);
 	r->failed |= r->event.failed;
 	if (!r->event.failed && r->emit)
 		r->emit(r->ctx, type, &r->event);
@@ -58,8 +58,8 @@ static void emit_value(struct response *r, const char *type, const char *place, 
 		       const json_t *v)
 {
 	begin(r, type);
-	buf_printf(&r->event, "%s,\"%s\":", place, name);
-	buf_json(&r->event, v);
+	strbuf_printf(&r->event, "%s,\"%s\":", place, name);
+	strbuf_json(&r->event, v);
 	end(r, type);
 }
 
@@ -67,11 +67,11 @@ static void emit_text(struct response *r, const char *type, const char *place, c
 		      const char *text, size_t n, const json_t *logprobs)
 {
 	begin(r, type);
-	buf_printf(&r->event, "%s,\"%s\":", place, name);
-	buf_json_text(&r->event, text, n);
+	strbuf_printf(&r->event, "%s,\"%s\":", place, name);
+	strbuf_json_text(&r->event, text, n);
 	if (logprobs) {
-		buf_str(&r->event, ",\"logprobs\":");
-		buf_json(&r->event, logprobs);
+		strbuf_str(&r->event, ",\"logprobs\":");
+		strbuf_json(&r->event, logprobs);
 	}
 	end(r, type);
 }
@@ -190,7 +190,7 @@ static void add_text(struct response *r, enum kind kind, const char *text, size_
 			close_item(r, "completed");
 			open_item(r, kind);
 		}
-		buf_add(&r->text, text, n);
+		strbuf_add(&r->text, text, n);
 		r->failed |= r->text.failed;
 		emit_text(r,
 			  kind == REASONING ? "response.reasoning_text.delta"
@@ -233,10 +233,10 @@ static void add_call(struct response *r, const json_t *call)
 	part_place(r, item, false, place);
 	emit_value(r, "response.function_call_arguments.delta", place, "delta", arguments);
 	begin(r, "response.function_call_arguments.done");
-	buf_printf(&r->event, "%s,\"name\":", place);
-	buf_json_text(&r->event, name, strlen(name));
-	buf_str(&r->event, ",\"arguments\":");
-	buf_json(&r->event, arguments);
+	strbuf_printf(&r->event, "%s,\"name\":", place);
+	strbuf_json_text(&r->event, name, strlen(name));
+	strbuf_str(&r->event, ",\"arguments\":");
+	strbuf_json(&r->event, arguments);
 	end(r, "response.function_call_arguments.done");
 	json_object_set(v, "arguments", (json_t *)arguments);
 	json_object_set_new(v, "status", json_string("completed"));
@@ -455,8 +455,8 @@ void response_free(struct response *r)
 	json_decref(r->error);
 	json_decref(r->logprobs);
 	json_decref(r->pending);
-	buf_free(&r->event);
-	buf_free(&r->text);
+	strbuf_free(&r->event);
+	strbuf_free(&r->text);
 	free(r->malformed);
 	free(r->next_malformed);
 	free(r);

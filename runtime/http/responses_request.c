@@ -50,7 +50,8 @@ static int put(json_t *o, const char *name, json_t *v, struct err *e)
 /* ---- content ---------------------------------------------------------------------------------- */
 
 /* The text of one content part. */
-static int part_text(const json_t *part, const char *path, size_t i, struct buf *out, struct err *e)
+static int part_text(const json_t *part, const char *path, size_t i, struct strbuf *out,
+		     struct err *e)
 {
 	const char *type = string_member(part, "type");
 	const char *name = is(type, "refusal") ? "refusal" : "text";
@@ -67,19 +68,19 @@ static int part_text(const json_t *part, const char *path, size_t i, struct buf 
 	text = json_object_get(part, name);
 	if (!json_is_string(text))
 		return err_set(e, -EINVAL, "%s[%zu].%s: missing, or not a string", path, i, name);
-	buf_add(out, json_string_value(text), json_string_length(text));
+	strbuf_add(out, json_string_value(text), json_string_length(text));
 	return 0;
 }
 
 /* A string, or the text of a list of parts, is appended to `out`. */
-static int content_text(const json_t *content, const char *path, struct buf *out, struct err *e)
+static int content_text(const json_t *content, const char *path, struct strbuf *out, struct err *e)
 {
 	const json_t *part;
 	size_t i;
 	int rc;
 
 	if (json_is_string(content)) {
-		buf_add(out, json_string_value(content), json_string_length(content));
+		strbuf_add(out, json_string_value(content), json_string_length(content));
 		return out->failed ? no_memory(e) : 0;
 	}
 	if (!json_is_array(content))
@@ -98,8 +99,8 @@ struct conversion {
 	json_t *messages;
 	json_t *names; /* call id -> function name: results do not carry it */
 	json_t *assistant; /* borrowed: the turn that function calls may join; NULL: none */
-	struct buf system; /* instructions and the system messages at the very beginning */
-	struct buf reasoning; /* of the turn that has not begun yet */
+	struct strbuf system; /* instructions and the system messages at the very beginning */
+	struct strbuf reasoning; /* of the turn that has not begun yet */
 	bool has_system;
 	struct err *e;
 };
@@ -114,7 +115,7 @@ static int add_message(struct conversion *c, const char *role, json_t **out)
 }
 
 /* Content of `m`: its parts' text. */
-static int set_text(struct conversion *c, json_t *m, const char *name, const struct buf *text)
+static int set_text(struct conversion *c, json_t *m, const char *name, const struct strbuf *text)
 {
 	return put(m, name, json_stringn(text->n ? text->p : "", text->n), c->e);
 }
@@ -134,7 +135,7 @@ static int flush_system(struct conversion *c)
 	rc = add_message(c, "system", &m);
 	if (!rc)
 		rc = set_text(c, m, "content", &c->system);
-	buf_free(&c->system);
+	strbuf_free(&c->system);
 	return rc;
 }
 
@@ -150,7 +151,7 @@ static int begin_turn(struct conversion *c)
 		rc = add_message(c, "assistant", &c->assistant);
 	if (!rc && c->reasoning.n)
 		rc = set_text(c, c->assistant, "reasoning_content", &c->reasoning);
-	buf_free(&c->reasoning);
+	strbuf_free(&c->reasoning);
 	return rc;
 }
 
@@ -172,7 +173,7 @@ static int item_message(struct conversion *c, const json_t *item, const char *pa
 {
 	const char *role = string_member(item, "role");
 	bool system = is(role, "system") || is(role, "developer");
-	struct buf text = {0};
+	struct strbuf text = {0};
 	char where[80];
 	json_t *m;
 	int rc;
@@ -186,7 +187,7 @@ static int item_message(struct conversion *c, const json_t *item, const char *pa
 	snprintf(where, sizeof(where), "%s.content", path);
 	if (system && !json_array_size(c->messages) && !c->reasoning.n) {
 		if (c->has_system)
-			buf_add(&c->system, "\n\n", 2);
+			strbuf_add(&c->system, "\n\n", 2);
 		c->has_system = true;
 		return content_text(json_object_get(item, "content"), where, &c->system, c->e);
 	}
@@ -202,7 +203,7 @@ static int item_message(struct conversion *c, const json_t *item, const char *pa
 	}
 	if (!rc)
 		rc = set_text(c, m, "content", &text);
-	buf_free(&text);
+	strbuf_free(&text);
 	return rc;
 }
 
@@ -214,7 +215,7 @@ static int item_reasoning(struct conversion *c, const json_t *item, const char *
 	int rc = 0;
 
 	if (before)
-		buf_add(&c->reasoning, "\n", 1);
+		strbuf_add(&c->reasoning, "\n", 1);
 	else
 		c->assistant = NULL;
 	/* The model's own text; a summary only where that is all there is. */
@@ -266,7 +267,7 @@ static int item_call_output(struct conversion *c, const json_t *item, const char
 {
 	const char *id = string_member(item, "call_id");
 	const json_t *name = id ? json_object_get(c->names, id) : NULL;
-	struct buf text = {0};
+	struct strbuf text = {0};
 	char where[80];
 	json_t *m;
 	int rc;
@@ -289,7 +290,7 @@ static int item_call_output(struct conversion *c, const json_t *item, const char
 		rc = put(m, "name", share(name), c->e);
 	if (!rc)
 		rc = set_text(c, m, "content", &text);
-	buf_free(&text);
+	strbuf_free(&text);
 	return rc;
 }
 
@@ -356,8 +357,8 @@ static int convert_input(const json_t *body, json_t *chat, struct err *e)
 	} else if (!rc) {
 		rc = err_set(e, -EINVAL, "input: neither a string nor a list of items");
 	}
-	buf_free(&c.system);
-	buf_free(&c.reasoning);
+	strbuf_free(&c.system);
+	strbuf_free(&c.reasoning);
 	json_decref(c.names);
 	return rc;
 }
@@ -576,6 +577,7 @@ static int check_metadata(const json_t *body, struct err *e)
 static int refuse_services(const json_t *body, struct err *e)
 {
 	static const char *const never[] = {"previous_response_id", "conversation"};
+	static const char *const flags[] = {"store", "background", "stream"};
 	const json_t *v;
 
 	for (size_t i = 0; i < sizeof(never) / sizeof(never[0]); i++)
@@ -587,6 +589,11 @@ static int refuse_services(const json_t *body, struct err *e)
 	if (member(body, "prompt"))
 		return err_set(e, -EOPNOTSUPP,
 			       "prompt: no prompts are stored here: use input and instructions");
+	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+		v = member(body, flags[i]);
+		if (v && !json_is_boolean(v))
+			return err_set(e, -EINVAL, "%s: neither true nor false", flags[i]);
+	}
 	if (json_is_true(json_object_get(body, "store")))
 		return err_set(e, -EOPNOTSUPP,
 			       "store: nothing is stored here: leave it out, or send false");
@@ -595,9 +602,6 @@ static int refuse_services(const json_t *body, struct err *e)
 	v = member(body, "truncation");
 	if (v && !is(json_string_value(v), "disabled"))
 		return err_set(e, -EOPNOTSUPP, "truncation: only \"disabled\"");
-	v = member(body, "stream");
-	if (v && !json_is_boolean(v))
-		return err_set(e, -EINVAL, "stream: neither true nor false");
 	return 0;
 }
 
@@ -616,6 +620,7 @@ int responses_to_chat(const json_t *body, json_t **out, struct err *e)
 		"repetition_penalty",
 		"logit_bias",
 		"ignore_eos",
+		"min_tokens",
 		"parallel_tool_calls",
 		"chat_template_kwargs",
 		"thinking_budget",
@@ -662,7 +667,7 @@ int responses_to_chat(const json_t *body, json_t **out, struct err *e)
 	return rc;
 }
 
-void responses_translate_error(const char *text, size_t n, struct buf *out)
+void responses_translate_error(const char *text, size_t n, struct strbuf *out)
 {
 	/* Longest first where one begins like another. */
 	static const struct {
@@ -671,6 +676,7 @@ void responses_translate_error(const char *text, size_t n, struct buf *out)
 		{"response_format.json_schema", "text.format"},
 		{"response_format", "text.format"},
 		{"max_completion_tokens", "max_output_tokens"},
+		{"max_tokens", "max_output_tokens"},
 		{"reasoning_effort", "reasoning.effort"},
 		{"tool_choice.function", "tool_choice"},
 	};
@@ -680,21 +686,21 @@ void responses_translate_error(const char *text, size_t n, struct buf *out)
 	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
 		len = strlen(paths[i].chat);
 		if (path >= len && !memcmp(text, paths[i].chat, len)) {
-			buf_str(out, paths[i].here);
-			buf_add(out, text + len, n - len);
+			strbuf_str(out, paths[i].here);
+			strbuf_add(out, text + len, n - len);
 			return;
 		}
 	}
-	if (path > 8 && !memcmp(text, "messages", 8)) {
+	if (path >= 8 && !memcmp(text, "messages", 8)) {
 		/* Items and messages are not counted alike. */
-		buf_str(out, "input");
-		buf_add(out, colon, end - colon);
+		strbuf_str(out, "input");
+		strbuf_add(out, colon, end - colon);
 		return;
 	}
 	from = path > 6 && !memcmp(text, "tools[", 6) ? memmem(text, path, ".function", 9) : NULL;
 	if (from) {
-		buf_add(out, text, from - text);
+		strbuf_add(out, text, from - text);
 		text = from + 9;
 	}
-	buf_add(out, text, end - text);
+	strbuf_add(out, text, end - text);
 }

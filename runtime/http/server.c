@@ -44,8 +44,8 @@ static void end_exchange(struct exchange *x)
 	key_unref(x->key);
 	if (x->response)
 		MHD_destroy_response(x->response);
-	buf_free(&x->body);
-	buf_free(&x->out);
+	strbuf_free(&x->body);
+	strbuf_free(&x->out);
 	*(x->prev ? &x->prev->next : &g->exchanges) = x->next;
 	if (x->next)
 		x->next->prev = x->prev;
@@ -193,14 +193,31 @@ const char *request_fingerprint(const struct request *rq)
 
 /* ---- what the head of a request says ------------------------------------------------------------ */
 
-/* May a page of this origin call us? Pages of our own may. */
+/* Is `host` (with or without a port) a name that only this machine has? */
+static bool local_host(const char *host)
+{
+	size_t n = *host == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+	static const char name[] = "localhost";
+
+	if (n == 5 && !strncmp(host, "[::1]", n))
+		return true;
+	if (!strncmp(host, "127.", 4) && strspn(host, "0123456789.") == n)
+		return true;
+	return n >= 9 && !strncasecmp(host + n - 9, name, 9) && (n == 9 || host[n - 10] == '.');
+}
+
+/*
+ * May a page of this origin call us? One of our own may. But where no key is asked for, any name can
+ * be made to point here, and its pages would look like our own: then it has to be a local one.
+ */
 static bool origin_allowed(const struct gateway *g, const struct request *rq, const char *origin)
 {
 	const char *host = request_header(rq, "Host"), *s = strstr(origin, "://");
 
 	if (g->o.cors && (!strcmp(g->o.cors, "*") || !strcasecmp(g->o.cors, origin)))
 		return true;
-	return s && host && !strcasecmp(s + 3, host);
+	return s && host && !strcasecmp(s + 3, host) &&
+	       (g->o.key_file || g->o.no_auth || local_host(host));
 }
 
 static void add_cors(struct gateway *g, struct request *rq, const char *origin)
@@ -307,13 +324,13 @@ static mhd_result take_body(struct exchange *x, const char *bytes, size_t n)
 	if (x->replied) /* it was refused: read on, for the client to see why */
 		return x->length / DISCARD_FACTOR > g->o.max_body ? MHD_NO : MHD_YES;
 	if (x->length > g->o.max_body) {
-		buf_free(&x->body);
+		strbuf_free(&x->body);
 		reply_error(&x->rq, 413, "request_too_large", NULL,
 			    "The body has more than the %llu bytes that are taken",
 			    (unsigned long long)g->o.max_body);
 		return MHD_YES;
 	}
-	buf_add(&x->body, bytes, n);
+	strbuf_add(&x->body, bytes, n);
 	return x->body.failed ? MHD_NO : MHD_YES;
 }
 
@@ -334,7 +351,7 @@ static bool read_json(struct exchange *x)
 		return false;
 	}
 	rq->body = json_loadb(x->body.p, x->body.n, 0, &e);
-	buf_free(&x->body);
+	strbuf_free(&x->body);
 	if (!rq->body)
 		reply_error(rq, 400, "invalid_json", NULL,
 			    "The body is not valid JSON: line %d, column %d (byte %d): %s", e.line,
@@ -540,7 +557,7 @@ ssize_t exchange_read(void *ctx, uint64_t pos, char *bytes, size_t max)
 		return MHD_CONTENT_READER_END_WITH_ERROR;
 	if (n) {
 		memcpy(bytes, x->out.p, n);
-		buf_consume(&x->out, n);
+		strbuf_consume(&x->out, n);
 		x->said_ns = loop_now_ns();
 		if (x->held && x->out.n < STREAM_LOW) {
 			x->held = false;
@@ -551,7 +568,7 @@ ssize_t exchange_read(void *ctx, uint64_t pos, char *bytes, size_t max)
 	if (x->ended)
 		return MHD_CONTENT_READER_END_OF_STREAM;
 	if (x->out.cap > STREAM_LOW)
-		buf_free(&x->out);
+		strbuf_free(&x->out);
 	suspend(x);
 	return 0;
 }
@@ -620,9 +637,13 @@ int server_work(struct gateway *g)
 	MHD_UNSIGNED_LONG_LONG wait;
 
 	do {
-		upstreams_tell_failed(g);
+		g->closed = false;
+		upstreams_work(g);
 		MHD_run(g->mhd);
-	} while (g->failed);
+		/* Where connections were at their limit, it listens again only in its next run. */
+	} while (g->closed);
+	if (g->todo)
+		return 0;
 	if (MHD_get_timeout(g->mhd, &wait) != MHD_YES)
 		return -1;
 	return wait > 3600000 ? 3600000 : (int)wait;

@@ -42,7 +42,7 @@ struct gateway_options {
 struct upstream {
 	struct source source;   /* the handle's descriptor; first */
 	struct upstream *next;  /* of the exchange */
-	struct upstream *next_failed;
+	struct upstream *next_todo;
 	struct exchange *x;
 	struct backend *backend;
 	struct llmdev *d;
@@ -53,6 +53,8 @@ struct upstream {
 	uint64_t begin_ns, last_ns; /* asked; last tokens came (0: none yet) */
 	int error;              /* of a submission that failed; `sentence` says why */
 	char *sentence;
+	bool todo;              /* in the gateway's list */
+	bool more;              /* the handle holds events that were not taken */
 	bool over;              /* its DONE or ERROR came */
 	bool dead;
 };
@@ -62,7 +64,7 @@ struct exchange {
 	struct request rq;
 	struct exchange *prev, *next; /* of the gateway */
 	struct MHD_Connection *conn;
-	struct buf body, out;
+	struct strbuf body, out;
 	uint64_t length;        /* of the body, as far as it came */
 	bool too_long;
 	bool called;            /* the handler has been */
@@ -96,9 +98,10 @@ struct gateway {
 	struct metrics metrics;
 	struct exchange *exchanges;
 	int n_exchanges;
-	struct upstream *failed;
+	struct upstream *todo;  /* to be looked at without being called */
 	struct waiter *waiters; /* health.c: for answers of the prober */
 	struct connection *connections; /* connection.c: who is slow in asking */
+	bool closed;            /* a connection has been, since this was last looked at */
 	uint64_t next_sweep_ns;
 	uint64_t id_seed[2], id_count;
 	int64_t start_time;     /* seconds since 1970 */
@@ -142,8 +145,8 @@ mhd_result reply_queue(struct exchange *x);
 void upstreams_cancel(struct exchange *x);
 /* Stop or go on reading them, as the client does. */
 void upstreams_hold(struct exchange *x, bool hold);
-/* Tell about submissions that failed. */
-void upstreams_tell_failed(struct gateway *g);
+/* Those in g->todo: submissions that failed, handles with more events. */
+void upstreams_work(struct gateway *g);
 
 /* health.c: an answer of the prober came */
 void health_told(void *ctx, struct backend *b);

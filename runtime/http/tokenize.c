@@ -4,24 +4,42 @@
  * text. The daemon does it and its JSON is passed on.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "http/gateway.h"
 
 static void free_state(void *state)
 {
-	buf_free(state);
+	strbuf_free(state);
 	free(state);
+}
+
+/* To the daemon all that was asked for is one member, of which the client knows nothing. */
+static void refuse(struct request *rq, const struct llmdev_event *ev)
+{
+	static const char *const outer[] = {"tokenize.", "detokenize."};
+	struct llmdev_event named = *ev;
+
+	for (int i = 0; i < 2; i++) {
+		size_t n = strlen(outer[i]);
+
+		if (ev->text_len > n && !memcmp(ev->text, outer[i], n)) {
+			named.text += n;
+			named.text_len -= n;
+		}
+	}
+	reply_upstream_error(rq, &named);
 }
 
 static void on_event(struct request *rq, struct upstream *u, const struct llmdev_event *ev,
 		     void *ctx)
 {
-	struct buf *json = rq->state;
+	struct strbuf *json = rq->state;
 
 	switch (ev->kind) {
 	case LLMDEV_DATA:
 		if (ev->subtype == LLM_DATA_JSON)
-			buf_add(json, ev->text, ev->text_len);
+			strbuf_add(json, ev->text, ev->text_len);
 		break;
 	case LLMDEV_DONE:
 		if (!json->n)
@@ -30,7 +48,7 @@ static void on_event(struct request *rq, struct upstream *u, const struct llmdev
 			reply_buf(rq, 200, "application/json", json);
 		break;
 	case LLMDEV_ERROR:
-		reply_upstream_error(rq, ev);
+		refuse(rq, ev);
 		break;
 	default:
 		break;
@@ -42,7 +60,7 @@ static void ask(struct request *rq, const char *name, json_t *what)
 {
 	json_t *body = json_pack("{s:o}", name, what);
 
-	rq->state = calloc(1, sizeof(struct buf));
+	rq->state = calloc(1, sizeof(struct strbuf));
 	rq->free_state = free_state;
 	if (!body || !rq->state)
 		reply_json(rq, 500, NULL);

@@ -45,10 +45,10 @@ static void end_upstream(struct upstream *u)
 	for (p = &u->x->upstreams; *p != u; p = &(*p)->next)
 		;
 	*p = u->next;
-	for (p = &g->failed; *p && *p != u; p = &(*p)->next_failed)
+	for (p = &g->todo; *p && *p != u; p = &(*p)->next_todo)
 		;
 	if (*p)
-		*p = u->next_failed;
+		*p = u->next_todo;
 	if (u->d)
 		metrics_of(u)->recoveries += llmdev_recoveries(u->d);
 	loop_bury(&g->loop, &u->source);
@@ -65,14 +65,6 @@ void upstreams_cancel(struct exchange *x)
 {
 	while (x->upstreams)
 		upstream_cancel(x->upstreams);
-}
-
-void upstreams_hold(struct exchange *x, bool hold)
-{
-	for (struct upstream *u = x->upstreams; u; u = u->next) {
-		if (u->d)
-			loop_watch(&x->rq.g->loop, &u->source, hold ? 0 : EPOLLIN);
-	}
 }
 
 uint32_t upstream_reasoning_tokens(const struct upstream *u)
@@ -142,35 +134,70 @@ static void tell_error(struct upstream *u, int error, const char *sentence)
 	deliver(u, &ev);
 }
 
-static void handle_ready(struct source *s, uint32_t events)
+/* The loop will not wait before it has come back to it. */
+static void come_back(struct upstream *u)
 {
-	struct upstream *u = (struct upstream *)s;
+	struct gateway *g = u->x->rq.g;
+
+	if (u->todo)
+		return;
+	u->todo = true;
+	u->next_todo = g->todo;
+	g->todo = u;
+}
+
+static void take_events(struct upstream *u)
+{
 	struct exchange *x = u->x;
 	struct llmdev_event ev;
-	int rc = 0;
+	int rc = 1;
 
-	for (int i = 0; i < TURN_EVENTS && !u->dead && !x->held; i++) {
+	for (int i = 0; i < TURN_EVENTS && rc == 1 && !u->dead && !x->held; i++) {
 		rc = llmdev_next(u->d, &ev, 0);
-		if (rc != 1)
-			break;
-		deliver(u, &ev);
+		if (rc == 1)
+			deliver(u, &ev);
 	}
-	if (!u->dead && rc < 0 && rc != -EINTR)
+	if (u->dead)
+		return;
+	/* What the handle has taken out of its socket makes the socket readable no more. */
+	u->more = rc == 1;
+	if (u->more && !x->held)
+		come_back(u);
+	if (rc < 0 && rc != -EINTR)
 		tell_error(u, -rc, llmdev_error(u->d));
 }
 
-void upstreams_tell_failed(struct gateway *g)
+static void handle_ready(struct source *s, uint32_t events)
 {
-	struct upstream *list = g->failed;
+	take_events((struct upstream *)s);
+}
 
-	/* Only those of now: what a callback adds waits for the next round. */
-	g->failed = NULL;
-	while (list) {
-		struct upstream *u = list;
+void upstreams_hold(struct exchange *x, bool hold)
+{
+	for (struct upstream *u = x->upstreams; u; u = u->next) {
+		if (!u->d)
+			continue;
+		loop_watch(&x->rq.g->loop, &u->source, hold ? 0 : EPOLLIN);
+		if (!hold && u->more)
+			come_back(u);
+	}
+}
 
-		list = u->next_failed;
-		if (!u->dead)
+void upstreams_work(struct gateway *g)
+{
+	struct upstream *list = g->todo;
+
+	/* Only those of now: what a callback adds has its turn in the next round. */
+	g->todo = NULL;
+	for (struct upstream *u = list, *next; u; u = next) {
+		next = u->next_todo;
+		u->todo = false;
+		if (u->dead)
+			continue;
+		if (u->error)
 			tell_error(u, u->error, u->sentence ? u->sentence : "no memory");
+		else
+			take_events(u);
 	}
 }
 
@@ -180,9 +207,11 @@ static int submit(struct upstream *u, const json_t *body, char *why, size_t why_
 {
 	struct gateway *g = u->x->rq.g;
 	const struct key *key = u->x->key;
-	struct llmdev_options o = {.path = u->backend->path, .recovery_ms = g->o.recovery_ms};
+	struct llmdev_options o = {.path = u->backend->path,
+				   .recovery_ms = g->o.recovery_ms,
+				   .no_wait = 1};
 	struct llmdev_request r = {.reasoning = 1};
-	struct buf b = {0};
+	struct strbuf b = {0};
 	int rc;
 
 	rc = llmdev_open(&u->d, &o, why, why_len);
@@ -194,9 +223,9 @@ static int submit(struct upstream *u, const json_t *body, char *why, size_t why_
 	}
 	memcpy(r.trace_id, u->x->rq.trace_id, sizeof(r.trace_id));
 	memcpy(r.span_id, u->x->rq.span_id, sizeof(r.span_id));
-	buf_json(&b, body);
+	strbuf_json(&b, body);
 	rc = b.failed ? -ENOMEM : llmdev_submit_json(u->d, b.p, b.n, &r, &u->id);
-	buf_free(&b);
+	strbuf_free(&b);
 	if (rc) {
 		snprintf(why, why_len, "%s", llmdev_error(u->d));
 		return rc;
@@ -238,8 +267,7 @@ void upstream_submit(struct request *rq, const json_t *body, upstream_fn fn, voi
 	if (rc) {
 		u->error = -rc;
 		u->sentence = strdup(why);
-		u->next_failed = g->failed;
-		g->failed = u;
+		come_back(u);
 	}
 	if (rc || u->begin_ns - rq->backend->asked_ns > STALE_NS)
 		prober_ask(g->prober, rq->backend);
@@ -255,13 +283,13 @@ void usage_add(struct usage_sum *s, const struct upstream *u, const struct llmde
 	s->reasoning += u->reasoning_tokens;
 }
 
-void usage_write(struct buf *b, const struct usage_sum *s)
+void usage_write(struct strbuf *b, const struct usage_sum *s)
 {
-	buf_printf(b,
-		   "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
-		   "\"prompt_tokens_details\":{\"cached_tokens\":%llu},"
-		   "\"completion_tokens_details\":{\"reasoning_tokens\":%llu}}",
-		   (unsigned long long)s->prompt, (unsigned long long)s->completion,
-		   (unsigned long long)(s->prompt + s->completion), (unsigned long long)s->cached,
-		   (unsigned long long)s->reasoning);
+	strbuf_printf(b,
+		      "{\"prompt_tokens\":%llu,\"completion_tokens\":%llu,\"total_tokens\":%llu,"
+		      "\"prompt_tokens_details\":{\"cached_tokens\":%llu},"
+		      "\"completion_tokens_details\":{\"reasoning_tokens\":%llu}}",
+		      (unsigned long long)s->prompt, (unsigned long long)s->completion,
+		      (unsigned long long)(s->prompt + s->completion),
+		      (unsigned long long)s->cached, (unsigned long long)s->reasoning);
 }

@@ -324,8 +324,10 @@ void connection_work(struct llmdev *d)
 
 int connection_open(struct llmdev *d, char *why, size_t why_len)
 {
-	int rc = try_connect(d, true);
+	int rc = try_connect(d, !d->o.no_wait);
 
+	if (rc == -EAGAIN && d->o.no_wait)
+		return 0; /* the first request looks for the connection again */
 	if (rc && why)
 		snprintf(why, why_len, "%s: %s: %s", d->path, strerror(-rc),
 			 rc == -EACCES ? "join the group that may use it"

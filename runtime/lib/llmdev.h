@@ -49,6 +49,8 @@ struct llmdev_options {
 	int recovery_ms;           /* how long a lost connection is sought again; 0: 10000, < 0: never */
 	size_t transcript_max;     /* bytes of finished turns that are kept; 0: 16 MiB. What is over
 				    * it is forgotten: then a lost connection ends the conversation. */
+	int no_wait;               /* llmdev_open() does not stand in line at a daemon that is busy
+				    * accepting others: it is connected to while events are waited for */
 	/* Called when the connection is lost (connected = 0) and found again (1); may be NULL. */
 	void (*on_connection)(void *ctx, int connected);
 	void *ctx;

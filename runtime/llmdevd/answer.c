@@ -117,6 +117,11 @@ bool answer_past_reasoning(const struct answer *a)
 	return !a->parser || output_past_reasoning(a->parser);
 }
 
+bool answer_in_content(const struct answer *a)
+{
+	return !a->parser || output_in_content(a->parser);
+}
+
 json_t *answer_message(const struct answer *a)
 {
 	json_t *m = json_object();

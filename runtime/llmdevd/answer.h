@@ -34,6 +34,8 @@ int answer_end(struct answer *a, output_sink sink, void *ctx);
 
 bool answer_in_reasoning(const struct answer *a);
 bool answer_past_reasoning(const struct answer *a);
+/* The next byte is one of the content (output_in_content()). */
+bool answer_in_content(const struct answer *a);
 
 /* One element of OpenAI's tool_calls for a piece of kind OUTPUT_CALL; NULL: no memory. */
 json_t *answer_call(const struct output_piece *p, bool with_index);

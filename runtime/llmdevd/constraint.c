@@ -260,6 +260,7 @@ static int open_grammar(struct constraint *c, const struct constraint_opts *o, s
 	if (rc)
 		return rc;
 	c->active = true;
+	c->calls = s->kind == CONSTRAINT_TOOLS;
 	if (need_vocab(c->cache, e))
 		return err_prefix(e, -EOPNOTSUPP, "%s", s->path);
 	if (o->thinking)
@@ -328,10 +329,12 @@ static bool undecided(const struct constraint *c, const struct answer *a)
 /* The grammar has the word. */
 static bool content_due(const struct constraint *c, const struct answer *a)
 {
-	if (c->fed || c->format.reasoning == OUTPUT_REASONING_NONE || answer_past_reasoning(a))
+	if (c->fed || c->format.reasoning == OUTPUT_REASONING_NONE)
 		return true;
-	/* Harmony's headers come before everything. */
-	return c->format.reasoning != OUTPUT_REASONING_HARMONY && undecided(c, a);
+	/* Harmony's headers come before everything: calls begin with one, content after one. */
+	if (c->format.reasoning == OUTPUT_REASONING_HARMONY)
+		return c->calls ? answer_past_reasoning(a) : answer_in_content(a);
+	return answer_past_reasoning(a) || undecided(c, a);
 }
 
 static const uint64_t *only(struct constraint *c, int32_t id)

@@ -54,6 +54,7 @@ struct constraint {
 	/* the grammar of content or calls */
 	struct grammar_entry *entry; /* held */
 	struct matcher *matcher;
+	bool calls; /* of calls, not of content */
 	size_t fed; /* ids that it was told of */
 	int32_t opener; /* begins reasoning where that may still come; -1: none */
 	/* calls by themselves (STRICT): the matcher is there while one is written */

@@ -13,12 +13,11 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/notify.h"
 #include "base/size.h"
 #include "engine/engine.h"
 #include "engine/engine_options.h"
@@ -92,30 +91,6 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-/*
- * Tell the service manager, as sd_notify(3) documents it: one datagram to $NOTIFY_SOCKET. Nothing
- * depends on its arrival.
- */
-static void notify(const char *state)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	size_t len = path ? strlen(path) : 0;
-	int fd;
-
-	if (!len || len >= sizeof(addr.sun_path) || (path[0] != '/' && path[0] != '@'))
-		return;
-	memcpy(addr.sun_path, path, len);
-	if (path[0] == '@')
-		addr.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return;
-	sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&addr,
-	       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
-	close(fd);
 }
 
 /* Create the directory of the default socket; one that the user named has to exist. */
@@ -457,7 +432,7 @@ static void loading(void *ctx, const char *what, uint64_t done, uint64_t total)
 	l->told_ns = now;
 	snprintf(state, sizeof(state), "STATUS=%s: %.0f %%", what ? what : "loading",
 		 100.0 * (double)done / (double)total);
-	notify(state);
+	notify_manager(state);
 }
 
 /* The last words of a start that failed, for who waits for it. */
@@ -466,7 +441,7 @@ static int fail_start(const char *message)
 	char state[600];
 
 	snprintf(state, sizeof(state), "STATUS=%s", message);
-	notify(state);
+	notify_manager(state);
 	return fail(message);
 }
 
@@ -498,7 +473,7 @@ static enum life take_signal(struct server *sv, const struct signalfd_siginfo *s
 		return life;
 	}
 	log_line(NULL, "stopping: running answers may end, waiting ones stay with their clients");
-	notify("STOPPING=1");
+	notify_manager("STOPPING=1");
 	server_drain(sv, now_ns() + (uint64_t)(drain_s * 1e9));
 	return STOPPING;
 }
@@ -573,7 +548,7 @@ int main(int argc, char **argv)
 				 server_device(sv), o.server.socket);
 		log_line(NULL, line);
 		snprintf(line, sizeof(line), "READY=1\nSTATUS=serving %s", info->model);
-		notify(line);
+		notify_manager(line);
 		rc = serve(sv, sigfd, o.drain_s);
 	}
 	server_close(sv);

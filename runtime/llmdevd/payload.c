@@ -74,10 +74,9 @@ static bool says_nothing(const json_t *v)
 static int refuse_unsupported(const json_t *o, bool chat, struct err *e)
 {
 	static const char *const never[] = {
-		"functions",	     "function_call", "suffix",		"grammar",
-		"json_schema",	     "audio",	      "chat_template",	"prompt_embeds",
-		"min_tokens",	     "documents",     "stop_token_ids", "bad_words",
-		"allowed_token_ids", "echo",
+		"functions", "function_call",	  "suffix",	   "grammar",	"json_schema",
+		"audio",     "chat_template",	  "prompt_embeds", "documents", "stop_token_ids",
+		"bad_words", "allowed_token_ids", "echo",
 	};
 	static const char *const chat_only[] = {
 		"tools",
@@ -99,6 +98,9 @@ static int refuse_unsupported(const json_t *o, bool chat, struct err *e)
 		if (v && !says_nothing(v))
 			return err_set(e, -EOPNOTSUPP, "%s: only with \"messages\"", chat_only[i]);
 	}
+	/* Asked for with all of it left to the service. */
+	if (payload_member(o, "web_search_options"))
+		return err_set(e, -EOPNOTSUPP, "web_search_options: not supported: leave it out");
 	v = payload_member(o, "modalities");
 	if (v &&
 	    !(json_is_array(v) && json_array_size(v) == 1 && json_is_string(json_array_get(v, 0)) &&

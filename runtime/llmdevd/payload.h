@@ -13,9 +13,9 @@
  *   detokenize   {tokens}: their text
  *
  * Both completions: max_tokens, max_completion_tokens, temperature, top_p, top_k, min_p, seed, stop,
- * presence_penalty, frequency_penalty, repetition_penalty, ignore_eos, logit_bias, logprobs,
- * top_logprobs, response_format, structured_outputs (or guided_json, guided_regex, guided_choice,
- * guided_grammar).
+ * presence_penalty, frequency_penalty, repetition_penalty, ignore_eos, min_tokens, logit_bias,
+ * logprobs, top_logprobs, response_format, structured_outputs (or guided_json, guided_regex,
+ * guided_choice, guided_grammar).
  *
  * Members that would change the answer's meaning and are not supported are refused by name; the rest
  * is ignored, so is `null`. The sentence of a refusal begins with the member's path.

@@ -140,6 +140,14 @@ int payload_settings(struct payload *p, const json_t *o, const struct payload_en
 		if (found)
 			p->max_tokens = (int)n;
 	}
+	rc = payload_int(o, "min_tokens", 0, INT32_MAX, &n, &found, e);
+	if (rc)
+		return rc;
+	if (found)
+		s->min_tokens = (int)n;
+	if (p->max_tokens && s->min_tokens > p->max_tokens)
+		return err_set(e, -EINVAL, "min_tokens: %d: more than max_tokens, %d",
+			       s->min_tokens, p->max_tokens);
 	rc = payload_bool(o, "ignore_eos", &s->ignore_eos, e);
 	if (!rc)
 		rc = read_stop(p, payload_member(o, "stop"), e);

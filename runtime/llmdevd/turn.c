@@ -402,6 +402,22 @@ static const uint64_t *on_mask(void *ctx, struct request *r)
 	return constraint_mask(&t->constraint, &t->answer);
 }
 
+/* The engine knows prompts; who asked wrote messages. */
+static int name_member(const struct payload *y, int rc, struct err *e)
+{
+	const char *member = y->kind == PAYLOAD_MESSAGES ? "messages"
+			     : y->kind == PAYLOAD_EMBED	 ? "input"
+							 : "prompt";
+	char inner[sizeof(e->msg)];
+
+	if (rc != -E2BIG)
+		return rc;
+	memcpy(inner, e->msg, sizeof(inner));
+	if (!strncmp(inner, "prompt: ", 8))
+		return err_set(e, rc, "%s: %s", member, inner + 8);
+	return err_set(e, rc, "%s: %s", y->max_tokens ? "max_tokens" : member, inner);
+}
+
 static int turn_submit(struct turn *t, struct err *e)
 {
 	const struct payload *y = &t->payload;
@@ -437,7 +453,7 @@ static int turn_submit(struct turn *t, struct err *e)
 	rc = engine_submit(t->cl->sv->en, &p, &t->rq, e);
 	if (rc)
 		t->rq = NULL;
-	return rc;
+	return name_member(y, rc, e);
 }
 
 /* What the engine is not needed for. */

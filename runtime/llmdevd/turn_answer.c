@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fnv.h"
 #include "engine/fold.h"
 #include "llmdevd/server_internal.h"
 
@@ -43,7 +44,8 @@ int turn_open_answer(struct turn *t, bool run, struct err *e)
 		.thinking = p->prompt.chat.thinking,
 		.tools = p->tools,
 		.ends_are_text = true,
-		.call_seed = p->sampling.seed,
+		.call_seed = fnv1a(p->sampling.seed ^ FNV_START, p->prompt.ids.v,
+				   p->prompt.ids.n * sizeof(*p->prompt.ids.v)),
 	};
 	struct constraint_opts co = {
 		.spec = &p->constraint,
@@ -269,6 +271,7 @@ int turn_fold(struct turn *t, struct err *e)
 	rc = fold_init(&f, t->cl->conv.t, turn_is_parsed(t), (const char *const *)p->stop,
 		       p->n_stop, e);
 	f.detok.started = true;
+	f.n_free = p->sampling.min_tokens;
 	for (i = 0; i < t->ids.n && !rc && !stopped; i++) {
 		bool end = false;
 

@@ -2,63 +2,19 @@
 # SPDX-License-Identifier: MIT
 """The daemon's socket from the outside: replay at every token, limits, clients that misbehave.
 usage: clients.py BUILD MODEL; prints TAP. Called by clients.sh."""
-import atexit
 import errno
 import json
 import os
 import random
-import signal
 import struct
-import subprocess
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import llmsock as ls  # noqa: E402
-
-build, model = sys.argv[1:3]
-tmp = tempfile.TemporaryDirectory()
-path = os.path.join(tmp.name, "llm0.sock")
-count = failed = 0
-
-
-def check(ok, name):
-    global count, failed
-    count += 1
-    failed += not ok
-    print("%sok %d - %s" % ("" if ok else "not ", count, name), flush=True)
-    return ok
-
-
-class Daemon:
-    def __init__(self, *options):
-        self.log = tempfile.TemporaryFile("a+", dir=tmp.name)
-        self.p = subprocess.Popen([os.path.join(build, "llmdevd"), model, "--socket", path,
-                                   "--threads", "1", *options], stderr=self.log)
-        atexit.register(self.p.kill)
-        for _ in range(600):
-            try:
-                ls.Client(path).close()
-                return
-            except OSError:
-                if self.p.poll() is not None:
-                    break
-                time.sleep(0.05)
-        self.log.seek(0)
-        sys.exit("llmdevd did not start:\n" + self.log.read()[-500:])
-
-    def said(self, what):
-        self.log.seek(0)
-        return what in self.log.read()
-
-    def stop(self):
-        """True if it was still alive and ends as it should."""
-        if self.p.poll() is not None:
-            return False
-        self.p.send_signal(signal.SIGTERM)
-        return self.p.wait(20) == 0
+import daemon_lib as dl  # noqa: E402
+from daemon_lib import Daemon, build, check, model, path, tmp  # noqa: E402
 
 
 def chat(question, n=64, **more):
@@ -360,7 +316,7 @@ for i in range(3):
     deaf.send(ls.submit(i + 1, chat("hello", 1900)))
 end = time.monotonic() + 100
 served = 0
-while time.monotonic() < end and (served < 2 or not daemon.said("nobody read them")):
+while time.monotonic() < end and (served < 2 or "nobody read them" not in daemon.said()):
     served += alive()
 check(served >= 2, "a client that never reads: others are served meanwhile")
 got = {1: [], 2: [], 3: []}
@@ -471,11 +427,10 @@ if os.geteuid() == 0:
     check(as_nobody(lambda: error_of(SKY, priority=-1)) == errno.EPERM,
           "a high priority from somebody else: EPERM")
 else:
-    print("ok %d # SKIP not root: the rights of other users" % (count + 1))
-    count += 1
+    print("ok %d # SKIP not root: the rights of other users" % (dl.count + 1))
+    dl.count += 1
 check(error_of(SKY, principal=b"alice", priority=-1) == 0, "both from the daemon's own user")
 
 check(alive(), "others are served after all that")
 check(daemon.stop(), "the daemon ends in order")
-print("1..%d" % count)
-sys.exit(failed > 0)
+dl.finish()

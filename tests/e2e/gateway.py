@@ -73,6 +73,50 @@ st = gw.chat_stream(max_tokens=12, n=3, seed=7, temperature=1.5)
 events = st.all()
 check([text_of(events, i) for i in range(3)] == texts, "n: streamed")
 
+# ---- log-probabilities
+_, _, b = gw.chat(max_tokens=4, temperature=0, logprobs=True, top_logprobs=2)
+content = b["choices"][0]["logprobs"]["content"]
+check(len(content) == 4 and all(set(t) == {"token", "bytes", "logprob", "top_logprobs"} and
+      len(t["top_logprobs"]) == 2 and t["logprob"] <= 0 for t in content) and
+      "".join(t["token"] for t in content) == b["choices"][0]["message"]["content"],
+      "chat: logprobs", content)
+events = gw.chat_stream(max_tokens=4, temperature=0, logprobs=True, top_logprobs=2).all()
+streamed = [t for e in events for t in (e["choices"][0]["logprobs"] or {"content": []})["content"]]
+check(streamed == content, "chat: logprobs streamed", streamed)
+_, _, b = gw.post("/v1/completions", {"prompt": "Hello", "max_tokens": 4, "logprobs": 3,
+                                      "temperature": 0})
+lp = b["choices"][0]["logprobs"]
+check("".join(lp["tokens"]) == b["choices"][0]["text"] and len(lp["token_logprobs"]) == 4 and
+      all(len(t) == 3 for t in lp["top_logprobs"]) and
+      [b["choices"][0]["text"][o:].startswith(t) for o, t in zip(lp["text_offset"], lp["tokens"])] ==
+      [True] * 4, "completion: logprobs", lp)
+
+# ---- tools, schemas
+tool = {"type": "function", "function": {"name": "get", "parameters": {
+    "type": "object", "properties": {"b": {"enum": ["x", "y"]}}, "required": ["b"],
+    "additionalProperties": False}}}
+must = {"tools": [tool], "tool_choice": "required", "max_tokens": 200, "temperature": 0}
+_, _, b = gw.chat(**must)
+m = b["choices"][0]["message"]
+check(b["choices"][0]["finish_reason"] == "tool_calls" and m["content"] is None and
+      len(m["tool_calls"]) >= 1 and set(m["tool_calls"][0]) == {"id", "type", "function"} and
+      json.loads(m["tool_calls"][0]["function"]["arguments"])["b"] in ("x", "y"), "tool calls", b)
+events = gw.chat_stream(**must).all()
+calls = [c for e in events for c in e["choices"][0]["delta"].get("tool_calls", [])]
+check([c["index"] for c in calls] == list(range(len(calls))) and
+      [c["function"] for c in calls] == [c["function"] for c in m["tool_calls"]] and
+      events[-1]["choices"][0]["finish_reason"] == "tool_calls", "tool calls streamed", events[-3:])
+schema = {"type": "json_schema", "json_schema": {"name": "s", "schema": {
+    "type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"],
+    "additionalProperties": False}}}
+_, _, b = gw.chat(max_tokens=100, response_format=schema)
+check(b["choices"][0]["finish_reason"] == "length" or
+      list(json.loads(b["choices"][0]["message"]["content"])) == ["n"], "a JSON schema is kept to", b)
+schema["json_schema"]["schema"]["properties"]["n"]["minimum"] = "x"
+r = gw.chat(response_format=schema)
+check(is_error(r, 400) and "properties/n/minimum" in r[2]["error"]["param"],
+      "a schema that cannot be compiled: 400 with the place", r)
+
 # ---- completions
 s, _, b = gw.post("/v1/completions", {"prompt": "Hello", "max_tokens": 9, "temperature": 0})
 check(s == 200 and b["object"] == "text_completion" and b["id"].startswith("cmpl-") and
@@ -216,6 +260,13 @@ check(cg.chat(max_tokens=1, headers={"Origin": "https://evil.example"})[0] == 40
       "CORS: other pages may not")
 check(gw.chat(max_tokens=1, headers={"Origin": "http://127.0.0.1:%d" % gw.port})[0] == 200,
       "its own pages may")
+check(gw.chat(max_tokens=1, headers={"Origin": "http://localhost:5", "Host": "localhost:5"})[0] == 200 and
+      gw.chat(max_tokens=1, headers={"Origin": "http://[::1]:5", "Host": "[::1]:5"})[0] == 200,
+      "under another local name too")
+check(gw.chat(max_tokens=1, headers={"Origin": "http://evil.example", "Host": "evil.example"})[0] == 403
+      and gw.chat(max_tokens=1, headers={"Origin": "http://127.0.0.1.evil.example",
+                                         "Host": "127.0.0.1.evil.example"})[0] == 403,
+      "but not under a name that somebody made point here")
 
 # ---- several models
 second = Daemon("second")

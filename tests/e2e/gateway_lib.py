@@ -149,8 +149,9 @@ class Gateway(Process):
 class Stream:
     """Server-sent events of one request, read when asked for."""
 
-    def __init__(self, gateway, path, body, headers=None):
+    def __init__(self, gateway, path, body, headers=None, sock=None):
         self.c = gateway.connect()
+        self.c.sock = sock
         self.c.request("POST", path, json.dumps(body), headers or {})
         self.r = self.c.getresponse()
         self.status = self.r.status

@@ -41,14 +41,15 @@ start_gateway() {
 }
 
 # need_packages NAME: the packages of tests/e2e/NAME.txt in build/venvs/NAME; sets $venv. They are
-# fetched once; where that does not work the test is skipped.
+# fetched once; where that does not work the test is skipped. What is not imported is not compiled.
 need_packages() {
 	local list=tests/e2e/$1.txt
-	venv=${LLMDEV_VENVS:-build/venvs}/$1
+	venv=${LLMDEV_VENVS:-$PWD/build/venvs}/$1
+	export PYTHONPYCACHEPREFIX=$venv/pycache
 	cmp -s "$list" "$venv/installed.txt" && return
 	rm -rf "$venv"
 	if ! python3 -m venv "$venv" >"$tmp/pip" 2>&1 ||
-		! "$venv/bin/pip" install -q --disable-pip-version-check --retries 1 --timeout 20 \
+		! "$venv/bin/pip" install -q --disable-pip-version-check --no-compile --retries 1 --timeout 20 \
 			-r "$list" >>"$tmp/pip" 2>&1; then
 		sed 's/^/# /' "$tmp/pip" | tail -3
 		rm -rf "$venv"

@@ -3,65 +3,28 @@
 """Crowds and floods at the daemon's socket: limits that are reached from many connections, what is
 left when they have gone, floods of one while others are answered, files that run out.
 usage: limits.py BUILD MODEL; prints TAP. Called by limits.sh."""
-import atexit
 import errno
 import json
 import os
 import resource
 import select
-import signal
 import struct
-import subprocess
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import llmsock as ls  # noqa: E402
+import daemon_lib as dl  # noqa: E402
+from daemon_lib import build, check, model, path, tmp  # noqa: E402
 
-build, model = sys.argv[1:3]
-tmp = tempfile.TemporaryDirectory()
-path = os.path.join(tmp.name, "llm0.sock")
-count = failed = 0
 sanitized = b"__asan_init" in open(os.path.join(build, "llmdevd"), "rb").read()
 
 
-def check(ok, name):
-    global count, failed
-    count += 1
-    failed += not ok
-    print("%sok %d - %s" % ("" if ok else "not ", count, name), flush=True)
-    return ok
-
-
-class Daemon:
+class Daemon(dl.Daemon):
     def __init__(self, *options, files=None):
-        self.log = tempfile.TemporaryFile("a+", dir=tmp.name)
-
-        def limit():
-            if files:
-                resource.setrlimit(resource.RLIMIT_NOFILE, files)
-        self.p = subprocess.Popen([os.path.join(build, "llmdevd"), model, "--socket", path,
-                                   "--threads", "1", *options], stderr=self.log, preexec_fn=limit)
-        atexit.register(self.p.kill)
-        for _ in range(600):
-            try:
-                ls.Client(path).close()
-                return
-            except OSError:
-                if self.p.poll() is not None:
-                    break
-                time.sleep(0.05)
-        sys.exit("llmdevd did not start:\n" + self.said()[-500:])
-
-    def said(self):
-        self.log.seek(0)
-        return self.log.read()
-
-    def stop(self):
-        self.p.send_signal(signal.SIGTERM)
-        return self.p.wait(60) == 0
+        super().__init__(*options, preexec=files and (
+            lambda: resource.setrlimit(resource.RLIMIT_NOFILE, files)))
 
     def files(self):
         return len(os.listdir("/proc/%d/fd" % self.p.pid))
@@ -134,8 +97,8 @@ for _ in range(1 if sanitized else 6):
     wait_until(quiet)
 grown = daemon.peak() - before
 if sanitized:
-    print("ok %d # SKIP memory that was freed is kept by the sanitizer" % (count + 1))
-    count += 1
+    print("ok %d # SKIP memory that was freed is kept by the sanitizer" % (dl.count + 1))
+    dl.count += 1
 else:
     # One huge page more or less is chance.
     check(grown < 3 << 20, "... nor memory: %d KB more after %d of them" % (grown >> 10,
@@ -257,5 +220,4 @@ for c in clients + more:
     c.close()
 check(wait_until(lambda: status()["sessions"] == 0), "... and all is well when they have gone")
 check(daemon.stop(), "the daemon ends in order")
-print("1..%d" % count)
-sys.exit(failed > 0)
+dl.finish()

@@ -39,7 +39,6 @@ conforms() {
 	sed 's/^/# /' "$tmp/out" | tail -150
 	return 1
 }
-[[ $venv = /* ]] || venv=$PWD/$venv
 (conforms)
 rc=$?
 check "no reply is a 500 or other than described" [ $rc -eq 0 ]

@@ -4,24 +4,19 @@
 continued after every single event of it, as by a client whose daemon was killed there: what comes
 must be exactly the rest. At last a daemon is killed for real, in the middle of a call.
 usage: pieces.py BUILD MODEL; prints TAP. Called by pieces.sh."""
-import atexit
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import llmsock as ls  # noqa: E402
+import daemon_lib as dl  # noqa: E402
+from daemon_lib import build, check, model, path, tmp  # noqa: E402
 
-build, model = sys.argv[1:3]
-tmp = tempfile.TemporaryDirectory()
-path = os.path.join(tmp.name, "llm0.sock")
-count = failed = 0
 
 # The built-in model's own, and a block of thinking that is open unless it is switched off.
 TEMPLATE = json.load(open(os.path.join(model, "tokenizer_config.json")))["chat_template"] + (
@@ -44,32 +39,10 @@ SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength
 SKY = [{"role": "user", "content": "Why is the sky blue?"}]
 
 
-def check(ok, name):
-    global count, failed
-    count += 1
-    failed += not ok
-    print("%sok %d - %s" % ("" if ok else "not ", count, name), flush=True)
-    return ok
-
-
-def start(*options):
+def start(*options, model=model):
     with open(os.path.join(tmp.name, "template"), "w") as f:
         f.write(TEMPLATE)
-    log = open(os.path.join(tmp.name, "log"), "a+")
-    p = subprocess.Popen([os.path.join(build, "llmdevd"), model, "--socket", path, "--threads", "1",
-                          "--chat-template", f.name, "--reasoning-parser", "think",
-                          *options], stderr=log)
-    atexit.register(p.kill)
-    for _ in range(600):
-        try:
-            ls.Client(path).close()
-            return p
-        except OSError:
-            if p.poll() is not None:
-                break
-            time.sleep(0.05)
-    log.seek(0)
-    sys.exit("llmdevd did not start:\n" + log.read()[-500:])
+    return dl.Daemon("--chat-template", f.name, "--reasoning-parser", "think", *options, model=model)
 
 
 def ask(request, reasoning=True, **fields):
@@ -213,10 +186,23 @@ check(tokens["count"] == len(tokens["tokens"]) and sum(len(e.text) for e in a) >
       "a result larger than what is held for a reader comes whole")
 check(ask({"input": "x"})[-1].error == 95, "no vectors from this model: EOPNOTSUPP")
 
+check(daemon.stop(), "the daemon ends in order")
+
+# ---- vectors ----------------------------------------------------------------------------------------
+
+daemon = start(model="tests/fixtures/embeddings/qwen3-last")
+a = continues("a vector", {"input": [1, 2, 3]})
+v = struct.unpack("64f", b"".join(e.text for e in a if e.kind == ls.DATA))
+b = continues("a part of it", {"input": [[1, 2, 3]], "dimensions": 8})
+w = struct.unpack("8f", b"".join(e.text for e in b if e.kind == ls.DATA))
+norm = sum(x * x for x in v[:8]) ** 0.5
+check(a[-1].prompt_tokens == 3 and abs(sum(x * x for x in v) - 1) < 1e-5 and
+      all(abs(x / norm - y) < 1e-5 for x, y in zip(v, w)), "... is cut, and of length 1 again")
+check(ask({"input": [1], "dimensions": 65})[-1].error == 22, "more than it has: EINVAL")
+daemon.kill()
+
 # ---- a kill in the middle of a call -----------------------------------------------------------------
 
-daemon.send_signal(signal.SIGTERM)
-check(daemon.wait(20) == 0, "the daemon ends in order")
 LONG = {**CALLS, "seed": 11, "tools": [{"type": "function", "function": {
     "name": "write", "parameters": {"type": "object", "properties": {
         "text": {"type": "string", "minLength": 150, "maxLength": 200}}, "required": ["text"],
@@ -225,7 +211,6 @@ daemon = start()
 want = subprocess.run([os.path.join(build, "llmctl"), "ask", "--quiet", "--socket", path, "--json",
                        json.dumps(LONG)], capture_output=True).stdout
 daemon.kill()
-daemon.wait()
 daemon = start("--pace", "100")
 client = subprocess.Popen([os.path.join(build, "llmctl"), "ask", "--socket", path, "--recovery",
                            "30", "--json", json.dumps(LONG)], stdout=subprocess.PIPE,
@@ -235,8 +220,7 @@ while client.poll() is None and kills < 4:
     time.sleep(0.35)
     if client.poll() is not None:
         break
-    daemon.send_signal(signal.SIGKILL)
-    daemon.wait()
+    daemon.kill()
     kills += 1
     daemon = start("--pace", "100")
 out, err = client.communicate(timeout=60)
@@ -246,5 +230,4 @@ if out != want:
     print("# %s\n# %s\n# %s" % (want, out, err))
 check(kills >= 1, "... which happened")
 
-print("1..%d" % count)
-sys.exit(failed > 0)
+dl.finish()

@@ -17,6 +17,9 @@ cleanup() {
 		p=$(pid_at "$s") && kill -9 "$p" 2>/dev/null
 	done
 	stop_daemon 9
+	for g in "${groups:-none}/llmdevd@swap$$"*.service; do
+		[ -d "$g" ] && wait_for 10 rmdir "$g" 2>/dev/null
+	done
 	rm -rf "$tmp"
 }
 pid_at() {
@@ -65,7 +68,9 @@ check "... nor to roll back" refused 'nothing to roll back' --rollback
 nobody() { ! "$build/llmctl" swap "$tmp/nobody.sock" "$model" --stage 2>"$tmp/err" && grep -q 'nobody serves it' "$tmp/err"; }
 check "where nobody serves there is nothing to swap" nobody
 
-check "a model is staged" swap "$tmp/other" --stage -- --pace 50
+llmctl=$(realpath "$build/llmctl")
+from_elsewhere() { (cd "$tmp" && "$llmctl" swap ./llm0.sock other --stage -- --pace 50 2>>"$tmp/swap.err"); }
+check "a model is staged, paths being relative" from_elsewhere
 second=$(pid_at "$next")
 check "... in a process of its own, while the old one serves" serves "$first"
 options() { tr '\0' ' ' <"/proc/$1/cmdline"; }
@@ -224,7 +229,8 @@ start)
 	echo \$\$ >"\$group/cgroup.procs"
 	NAME=\$instance SOCKET=$tmp/\$instance.sock OPTIONS=
 	[ -f "$tmp/\$instance.swap" ] && . "$tmp/\$instance.swap"
-	"$build/llmdevd" --name "\$NAME" --socket "\$SOCKET" \$OPTIONS "\$MODEL" 2>"$tmp/unit.log" &
+	: >"$tmp/unit.log"
+	"$build/llmdevd" --name "\$NAME" --socket "\$SOCKET" \$OPTIONS "\$MODEL" 2>>"$tmp/unit.log" &
 	until grep -q "^llmdevd: serving " "$tmp/unit.log"; do kill -0 \$! || exit 1; sleep 0.05; done
 	;;
 stop) kill \$(cat "\$group/cgroup.procs") ;;
@@ -247,7 +253,6 @@ systemd_swap() {
 		grep -q 'OPTIONS="--threads=1 --pace=60 "' "$tmp/$b.swap" && wait_for 10 gone "$first" || return 1
 	swap "$model" && grep -q "^SOCKET=\"$socket\"" "$tmp/$a.swap" && is_up || return 1
 	p=$(pid_at "$socket") && options "$p" | grep -q "$model" && kill "$p" && wait_for 10 gone "$p"
-	rmdir "$groups/llmdevd@$a.service" "$groups/llmdevd@$b.service"
 }
 if [ -n "$groups" ]; then
 	check "under systemd two instances take turns (a systemctl of the test's)" systemd_swap

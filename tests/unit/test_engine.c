@@ -26,6 +26,7 @@ struct run {
 	bool ended;
 	struct engine_event done;
 	int cancel_after; /* > 0: cancel when n reaches it */
+	int32_t only; /* what only_id() lets through */
 };
 
 static uint64_t hash_floats(const float *x, int n)
@@ -507,7 +508,7 @@ static void test_admission(const char *backend)
 	REQUIRE(en, "%s: opens with three pages", backend);
 	random_prompt(&p, 100, engine_info(en)->vocab);
 	q = params(&p, &r[0], 100);
-	CHECK(engine_submit(en, &q, NULL, &e) == -ENOSPC && strstr(e.msg, "4 pages"),
+	CHECK(engine_submit(en, &q, NULL, &e) == -E2BIG && strstr(e.msg, "4 pages"),
 	      "%s: what can never fit is refused with the sum: %s", backend, e.msg);
 	for (int i = 0; i < 3; i++) { /* each takes two pages: they cannot run together */
 		CHECK(!engine_session_open(en, &s[i], NULL), "%s: session %d", backend, i);
@@ -649,6 +650,64 @@ static void test_bound(struct engine *en, const char *backend)
 	CHECK(engine_submit(en, &q, NULL, &e) == -EINVAL, "%s: %s", backend, e.msg);
 }
 
+static const uint64_t *only_id(void *ctx, struct request *req)
+{
+	static uint64_t mask[64];
+	const struct run *r = ctx;
+
+	memset(mask, 0, sizeof(mask));
+	mask[r->only / 64] = (uint64_t)1 << r->only % 64;
+	return mask;
+}
+
+/* An answer that would end at once, and may not. */
+static void test_min_tokens(struct engine *en, const struct prompt *p, int32_t end,
+			    const char *backend)
+{
+	static struct run r, whole, cut;
+	struct request_params q = params(p, &r, 10);
+	const struct logit_bias wanted = {end, 1000}, unwanted = {end, -1000};
+	char stop[3] = "";
+	const char *list[1] = {stop};
+
+	memset(&r, 0, sizeof(r));
+	q.sampling.ignore_eos = false;
+	q.sampling.min_tokens = 3;
+	q.bias = &wanted;
+	q.n_bias = 1;
+	engine_submit(en, &q, NULL, NULL);
+	drain(en);
+	CHECK(r.n == 4 && r.id[0] != end && r.id[1] != end && r.id[2] != end && r.id[3] == end &&
+		      r.done.finish == FINISH_STOP,
+	      "%s: min_tokens: three ids, then the end (%d)", backend, r.n);
+	memset(&r, 0, sizeof(r));
+	r.only = end;
+	q.mask = only_id;
+	engine_submit(en, &q, NULL, NULL);
+	drain(en);
+	CHECK(r.n == 1 && r.id[0] == end, "%s: min_tokens: a mask knows better", backend);
+
+	memset(&whole, 0, sizeof(whole));
+	q = params(p, &whole, 30);
+	q.bias = &unwanted;
+	q.n_bias = 1;
+	engine_submit(en, &q, NULL, NULL);
+	drain(en);
+	REQUIRE(whole.len > 20, "%s: the model gives text to stop in", backend);
+	memcpy(stop, whole.text, 2);
+	for (int min = 0; min <= 30; min += 30) {
+		memset(&cut, 0, sizeof(cut));
+		q.ctx = &cut;
+		q.stop = list;
+		q.n_stop = 1;
+		q.sampling.min_tokens = min;
+		engine_submit(en, &q, NULL, NULL);
+		drain(en);
+		CHECK(min ? cut.n == whole.n && cut.len == whole.len : !cut.len && cut.n < whole.n,
+		      "%s: min_tokens %d: %d ids up to a stop string", backend, min, cut.n);
+	}
+}
+
 /* Special tokens in the text, but never the one that ends the answer. */
 static void test_special_text(const char *backend)
 {
@@ -705,6 +764,7 @@ static void test_special_text(const char *backend)
 	CHECK(without.n == 2 && !without.len && with.len == 24 &&
 		      !memcmp(with.text, "<|im_start|><|im_start|>", 24),
 	      "%s: special tokens are spelt where that is asked for", backend);
+	test_min_tokens(en, &p, end, backend);
 	ids_free(&prompt);
 	engine_close(en);
 }

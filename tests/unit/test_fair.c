@@ -525,7 +525,7 @@ static void test_growing(void)
 	      "%d preemptions",
 	      N, bad, (int)st.preempted);
 	job_init(&job[0], en, 0, 5, 10, 183);
-	CHECK(job_try(&job[0], &e) == -ENOSPC && strstr(e.msg, "10") && strstr(e.msg, "183"),
+	CHECK(job_try(&job[0], &e) == -E2BIG && strstr(e.msg, "10") && strstr(e.msg, "183"),
 	      "one that could never fit is refused with the sum: %s", e.msg);
 	job_init(&job[0], en, 0, 5, 100, 0); /* to the end of what there is */
 	job_submit(&job[0]);

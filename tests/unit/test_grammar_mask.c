@@ -187,6 +187,47 @@ static void check_masks(const struct voc *o, const char *what, int walks, int ev
 	}
 }
 
+/* A few states over 150,000 tokens. */
+static void check_large(void)
+{
+	static const struct {
+		size_t grammar;
+		int tokens;
+	} states[] = {{0, 4}, {3, 1}, {6, 3}, {7, 2}, {9, 2}};
+	const char *dir = getenv("LLM_CONFORMANCE");
+	char path[512];
+	struct voc big = {0};
+
+	snprintf(path, sizeof(path), "%s/tokenizers/qwen3.tokenizer.json",
+		 dir ? dir : "../shared/conformance");
+	if (access(path, R_OK)) {
+		tap_skip("masks over a large vocabulary: no %s", path);
+		return;
+	}
+	REQUIRE(voc_open(&big, path, 0), "a large vocabulary");
+	for (size_t i = 0; i < sizeof(states) / sizeof(*states); i++) {
+		struct grammar *g = compile(states[i].grammar);
+		struct ids at = {0};
+		struct matcher *m;
+
+		REQUIRE(g && !matcher_open(&m, g, big.v, NULL), "grammar %zu", states[i].grammar);
+		for (int k = 0; k < states[i].tokens; k++) {
+			int32_t id = choose(&big, matcher_mask(m), false);
+
+			if (id < 0 || id == big.eos || matcher_accept(m, id))
+				break;
+			ids_push(&at, id);
+		}
+		CHECK(!compare(&big, g, m, &at),
+		      "the mask of grammar %zu after %zu tokens is what is accepted",
+		      states[i].grammar, at.n);
+		matcher_close(m);
+		ids_free(&at);
+		grammar_free(g);
+	}
+	voc_close(&big);
+}
+
 /* A failed accept leaves the matcher as it was; matchers of one grammar do not disturb another. */
 static void check_matchers(const struct voc *o)
 {
@@ -266,8 +307,47 @@ static void check_forgetting(const struct voc *o)
 	grammar_free(g);
 }
 
+/* The bytes of tokens, one after the other, are what the detokenizer makes of them. */
+static void check_bytes(const char *name)
+{
+	static const char text[] =
+		" Some text, \xc3\xa9t\xc3\xa9 \xf0\x9f\x9a\x80 x\t\"12\" \xe4\xbd\xa0";
+	char path[256], bytes[1024], piece[DETOK_MAX], again[DETOK_MAX * 2];
+	struct tokenizer *t;
+	struct ids ids = {0};
+	struct detok d;
+	struct err e;
+	size_t n = 0, m = 0;
+
+	snprintf(path, sizeof(path), "tests/fixtures/tokenizers/%s", name);
+	REQUIRE(!tokenizer_open_hf(&t, path, &e), "%s opens", name);
+	REQUIRE(!tokenizer_encode(t, text, sizeof(text) - 1, 0, &ids, &e), "%s encodes", name);
+	detok_init(&d, t, false);
+	d.started = true;
+	for (size_t i = 0; i < ids.n; i++) {
+		size_t k = detok_push(&d, ids.v[i], piece, sizeof(piece));
+
+		if (m + k <= sizeof(again))
+			memcpy(again + m, piece, k);
+		m += k;
+		n += (size_t)tokenizer_bytes(t, ids.v[i], bytes + n, sizeof(bytes) - n);
+	}
+	m += detok_flush(&d, again + m, sizeof(again) - m);
+	CHECK(ids.n && n == m && !memcmp(bytes, again, n), "%s: %zu bytes of %zu tokens", name, n,
+	      ids.n);
+	CHECK(!tokenizer_bytes(t, -1, bytes, sizeof(bytes)) &&
+		      !tokenizer_bytes(t, tokenizer_n_vocab(t), bytes, sizeof(bytes)) &&
+		      !tokenizer_bytes(t, ids.v[0], bytes, 0),
+	      "%s: none where there is none, or no room", name);
+	ids_free(&ids);
+	tokenizer_close(t);
+}
+
 int main(void)
 {
+	static const char *const kinds[] = {
+		"gpt2.json",	  "llama2.json", "llama2_metaspace.json",
+		"metaspace.json", "gemma.json",	 "qwen2.json"};
 	struct voc bytes = {0}, bpe = {0};
 
 	if (!voc_bytes(&bytes, NULL) || !voc_open(&bpe, "tools/demo/model/tokenizer.json", 0))
@@ -277,6 +357,9 @@ int main(void)
 	check_matchers(&bpe);
 	check_bounds();
 	check_forgetting(&bytes);
+	check_large();
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+		check_bytes(kinds[i]);
 	voc_close(&bytes);
 	voc_close(&bpe);
 	return tap_done();

@@ -85,6 +85,19 @@ static void post_text(int fd, uint64_t id, uint64_t seq, int32_t token, const ch
 	post(fd, LLM_EVENT_TEXT, id, seq, parts, 3);
 }
 
+static void post_data(int fd, uint64_t id, uint64_t seq, uint32_t subtype, uint32_t flags,
+		      uint32_t n_ids, const char *s)
+{
+	struct llm_text text = {.n_ids = n_ids,
+				.n_bytes = (uint32_t)strlen(s),
+				.subtype = subtype,
+				.flags = flags};
+	int32_t token = (int32_t)(100 + seq);
+	struct event_part parts[] = {{&text, sizeof(text)}, {&token, n_ids * 4}, {s, text.n_bytes}};
+
+	post(fd, LLM_EVENT_DATA, id, seq, parts, 3);
+}
+
 static void post_done(int fd, uint64_t id, uint64_t seq, const char *s)
 {
 	struct llm_done done = {.finish = LLM_FINISH_STOP,
@@ -230,6 +243,50 @@ static void test_answer(void)
 	CHECK(llmdev_read(d, buf, 3) == -EINVAL && !strcmp(llmdev_error(d), "prompt: bad"),
 	      "a refused request: its errno and its sentence");
 	CHECK(llmdev_read(d, buf, 3) == 0, "... and the session goes on");
+	close(fd);
+	llmdev_close(d);
+}
+
+/* DATA: parts become one piece, also over a change of daemons; what is aside is not counted. */
+static void test_data(void)
+{
+	struct llmdev *d = open_session(5000, 0);
+	int fd = accept_one();
+	struct llmdev_event ev;
+	char buf[8];
+	uint64_t id;
+	struct msg m;
+
+	id = ask(d, "x");
+	REQUIRE(receive(fd, &m), "a request");
+	post_started(fd, id, 0);
+	post_data(fd, id, 1, LLM_DATA_REASONING, 0, 1, "hm");
+	post_data(fd, id, 2, LLM_DATA_LOGPROBS, 0, 0, "{long}");
+	post_data(fd, id, 3, LLM_DATA_TOOL_CALL, LLM_TEXT_F_MORE, 1, "{\"a\":");
+	post_data(fd, id, 4, LLM_DATA_TOOL_CALL, LLM_TEXT_F_MORE, 0, "12");
+	CHECK(next_is(d, &ev, LLMDEV_STARTED) && next_is(d, &ev, LLMDEV_DATA) &&
+		      ev.subtype == LLM_DATA_REASONING && text_is(&ev, "hm") && ev.n_ids == 1,
+	      "reasoning comes as DATA");
+	CHECK(next_is(d, &ev, LLMDEV_DATA) && ev.subtype == LLM_DATA_LOGPROBS, "what is aside too");
+	CHECK(llmdev_next(d, &ev, 50) == 0, "parts are no piece yet");
+	close(fd);
+	CHECK(llmdev_next(d, &ev, 50) == 0, "(the daemon is gone)");
+	fd = accept_one();
+	REQUIRE(receive(fd, &m), "the request comes again");
+	CHECK(m.submit.posted_bytes == 2 + 5 + 2 && m.submit.n_ids == 2 && m.submit.seq == 5,
+	      "... with %llu bytes that were posted", (unsigned long long)m.submit.posted_bytes);
+	post_data(fd, id, 5, LLM_DATA_TOOL_CALL, 0, 0, "3}");
+	post_text(fd, id, 6, 7, "hi");
+	CHECK(next_is(d, &ev, LLMDEV_DATA) && ev.subtype == LLM_DATA_TOOL_CALL &&
+		      text_is(&ev, "{\"a\":123}") && ev.n_ids == 1 && ev.ids[0] == 103,
+	      "a piece is put together of what both daemons said");
+	CHECK(llmdev_read(d, buf, sizeof(buf)) == 2, "the next is TEXT");
+	post_data(fd, id, 7, LLM_DATA_TOOL_CALL, LLM_TEXT_F_MORE, 1, "x");
+	post_data(fd, id, 8, LLM_DATA_MALFORMED, 0, 0, "y");
+	post_done(fd, id, 9, "z");
+	CHECK(llmdev_read(d, buf, sizeof(buf)) == 1 && buf[0] == 'z' &&
+		      llmdev_read(d, buf, sizeof(buf)) == 0,
+	      "text mode passes over DATA");
 	close(fd);
 	llmdev_close(d);
 }
@@ -480,6 +537,7 @@ int main(void)
 	snprintf(path, sizeof(path), "%s/s", dir);
 	test_open();
 	test_answer();
+	test_data();
 	test_arguments();
 	test_long_payload();
 	test_recovery();

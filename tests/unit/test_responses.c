@@ -232,6 +232,8 @@ static void test_refusals(void)
 		 "tool_choice.tools[0].name: "},
 		{"{'input':'x','text':1}", "text: not an object"},
 		{"{'input':'x','text':{'verbosity':'low'}}", "text.verbosity: "},
+		{"{'input':'x','store':'no'}", "store: "},
+		{"{'input':'x','background':1}", "background: "},
 		{"{'input':'x','text':{'format':{}}}", "text.format.type: missing"},
 		{"{'input':'x','text':{'format':{'type':'grammar'}}}",
 		 "text.format.type: grammar: "},
@@ -268,7 +270,8 @@ static void test_error_paths(void)
 		 "text.format.schema#/properties/a: why"},
 		{"max_completion_tokens: 9: too many", "max_output_tokens: 9: too many"},
 		{"messages[3].content: why", "input: why"},
-		{"messages: response_format: why", "messages: response_format: why"},
+		{"messages: response_format: why", "input: response_format: why"},
+		{"max_tokens: 9: too many", "max_output_tokens: 9: too many"},
 		{"tools[12].function.name: why", "tools[12].name: why"},
 		{"tools[0].function: why", "tools[0]: why"},
 		{"reasoning_effort: high: why", "reasoning.effort: high: why"},
@@ -278,12 +281,12 @@ static void test_error_paths(void)
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct buf out = {0};
+		struct strbuf out = {0};
 
 		responses_translate_error(cases[i][0], strlen(cases[i][0]), &out);
 		CHECK(out.n == strlen(cases[i][1]) && !memcmp(out.p ?: "", cases[i][1], out.n),
 		      "error: %s", cases[i][1]);
-		buf_free(&out);
+		strbuf_free(&out);
 	}
 }
 
@@ -295,7 +298,7 @@ struct log {
 	json_t *events;
 };
 
-static void take(void *ctx, const char *type, const struct buf *json)
+static void take(void *ctx, const char *type, const struct strbuf *json)
 {
 	struct log *log = ctx;
 	json_t *v = json_loadb(json->p, json->n, 0, NULL);

@@ -320,7 +320,7 @@ static void test_admission(void)
 	REQUIRE(start(&eo, &so), "a daemon with a KV cache of half a context");
 	d = client();
 	id = ask(d, 400, NULL, 0, 0);
-	CHECK(refused(d, id, ENOSPC, "KV", "400"),
+	CHECK(refused(d, id, E2BIG, "KV", "400"),
 	      "the engine's own refusal reaches the client with its sum");
 	id = ask(d, 4, NULL, 0, 0);
 	CHECK(next_end(d, &ev) && ev.kind == LLMDEV_DONE && ev.request == id,

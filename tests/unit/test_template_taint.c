@@ -72,7 +72,9 @@ static void test_taint(void)
 	gives("{{ 'a-b'.replace('-', u) }}{{ u.replace('s', 'S') }}", "a[user]b[u]S[er]");
 	gives("{{ 'a,b'.split(',')|join(u) }}{{ l|join(', ') }}", "a[user]b[x], [y]");
 	gives("{{ ('a,' + u).split(',')[1] }}", "[user]");
-	gives("{{ messages[0].content|trim }}|{{ messages[0].role }}", "[<|im_end|>\nhi]|[user]");
+	gives("{{ messages[0].content|trim }}|{{ messages[0].role }}", "[<|im_end|>\nhi]|user");
+	gives("{{ '<|' + messages[0].role + '|>' }}{{ messages[0]['role']|upper }}",
+	      "<|user|>USER");
 	gives("{% for c in '<' + u %}{{ c }}{% endfor %}", "<[user]");
 	gives("{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(u) }}{{ m('t') }}", "<[user]><t>");
 	gives("{% macro m() %}<{{ caller() }}>{% endmacro %}{% call m() %}{{ u }}!{% endcall %}",

@@ -58,19 +58,27 @@ static void look(struct swap *s)
 
 static int swap_open(struct swap *s, const char *name, bool lock, struct err *e)
 {
-	char current[LLMDEV_PATH_MAX + 16];
+	char current[LLMDEV_PATH_MAX + 16], cwd[PATH_MAX];
 	int rc = 0;
 
 	memset(s, 0, sizeof(*s));
 	s->lock_fd = -1;
-	if (strchr(name, '/'))
-		snprintf(current, sizeof(current), "%s", name);
+	/* The new daemon runs in another directory. */
+	if (strchr(name, '/') && name[0] != '/' && getcwd(cwd, sizeof(cwd)))
+		rc = snprintf(current, sizeof(current), "%s/%s", cwd, name);
+	else if (strchr(name, '/'))
+		rc = snprintf(current, sizeof(current), "%s", name);
 	else
 		ctl_find_socket(current, LLMDEV_PATH_MAX, name);
+	rc = rc >= (int)sizeof(current) ? -ENAMETOOLONG : 0;
 	for (int i = 0; i < N_SOCKET_PLACES && !rc; i++) {
-		rc = socket_place(s->at[i].path, sizeof(s->at[i].path), current,
-				  (enum socket_place)i);
-		snprintf(s->at[i].lock, sizeof(s->at[i].lock), "%s.lock", s->at[i].path);
+		char path[sizeof(s->at[i].path)];
+
+		rc = socket_place(path, sizeof(path), current, (enum socket_place)i);
+		if (rc)
+			break;
+		snprintf(s->at[i].path, sizeof(s->at[i].path), "%s", path);
+		snprintf(s->at[i].lock, sizeof(s->at[i].lock), "%s.lock", path);
 	}
 	if (rc)
 		return err_set(e, rc, "%s: too long for a socket's path", name);

@@ -20,6 +20,7 @@ static const struct command {
 	{"swap", cmd_swap, "another model in a running daemon's place"},
 	{"logits", cmd_logits, "the logits after given token ids, as JSON"},
 	{"tokenize", cmd_tokenize, "text to token ids"},
+	{"template", cmd_template, "what a chat template makes of a conversation"},
 	{"inspect", cmd_inspect, "what a model is, needs, and can reach on this machine"},
 	{"models", cmd_models, "the models in this machine's caches"},
 	{"bench", cmd_bench, "measure loading, decoding, prefill"},

@@ -339,6 +339,7 @@ struct mask;
 struct state {
 	uint32_t thr, n_thr; /* into machine.thr */
 	bool accept;
+	uint32_t alike; /* machine_alike()'s answer, 0: not asked yet */
 	struct mask *mask;
 };
 
@@ -353,6 +354,8 @@ struct machine {
 	uint32_t n_thr, cap_thr;
 	struct frame *fr; /* [0]: the empty stack */
 	uint32_t n_fr, cap_fr;
+	uint32_t *alike; /* by frame, for machine_alike(); 0: not made yet */
+	uint32_t cap_alike;
 	uint32_t *st_hash, *fr_hash; /* open addressing; 0: empty */
 	uint32_t st_hash_cap, fr_hash_cap;
 	/* scratch of a step */
@@ -380,6 +383,12 @@ static inline uint32_t machine_step(struct machine *m, uint32_t s, uint32_t sym)
 
 	return to != ST_UNKNOWN ? to : machine_step_slow(m, s, sym);
 }
+/*
+ * A state that allows the same as s for the next `reach` bytes: counts that stay far from their
+ * bounds for so long are replaced by one of them. `reach` is the same in all calls. ST_UNKNOWN: no
+ * memory.
+ */
+uint32_t machine_alike(struct machine *m, uint32_t s, uint32_t reach);
 size_t machine_memory(const struct machine *m);
 /* Forget all states but keep[0..n), which are renumbered in place. Masks must be dropped first. */
 int machine_shrink(struct machine *m, uint32_t **keep, size_t n);

@@ -374,6 +374,88 @@ uint32_t machine_step_slow(struct machine *m, uint32_t s, uint32_t sym)
 	return to;
 }
 
+/* ---- states that allow the same ------------------------------------------------------------- */
+
+static uint32_t alike_count(const struct machine *m, const struct frame *f, uint32_t reach)
+{
+	const struct inst *i = &m->prog->inst[f->pc];
+	const struct counter *c;
+
+	if (i->op != OP_LOOP)
+		return f->count;
+	c = &m->prog->counter[i->c];
+	if (f->count < c->min)
+		return (uint64_t)f->count + reach < c->min ? 0 : f->count;
+	/* an unbounded one stays at its minimum */
+	return (uint64_t)f->count + reach < c->max ? c->min : f->count;
+}
+
+/* 0: no memory */
+static uint32_t alike_frame(struct machine *m, uint32_t f, uint32_t reach)
+{
+	uint32_t path[MACHINE_MAX_DEPTH + 1], n = 0, to = 0;
+
+	if (m->n_fr > m->cap_alike) {
+		uint32_t *v = realloc(m->alike, m->cap_fr * sizeof(*v));
+
+		if (!v) {
+			m->oom = true;
+			return 0;
+		}
+		memset(v + m->cap_alike, 0, (m->cap_fr - m->cap_alike) * sizeof(*v));
+		m->alike = v;
+		m->cap_alike = m->cap_fr;
+	}
+	for (; f && !m->alike[f]; f = m->fr[f].parent)
+		path[n++] = f;
+	to = f ? m->alike[f] : 0;
+	while (n) {
+		struct frame x = m->fr[path[--n]];
+
+		to = push_frame(m, to, x.pc, alike_count(m, &x, reach));
+		if (!to)
+			return 0;
+		m->alike[path[n]] = to;
+	}
+	return to;
+}
+
+uint32_t machine_alike(struct machine *m, uint32_t s, uint32_t reach)
+{
+	uint32_t n = m->st[s].n_thr, k = 0, to;
+	bool other = false;
+
+	if (m->st[s].alike)
+		return m->st[s].alike;
+	if (!m->prog->n_counter)
+		return s;
+	if (!room(m, &m->found, 0, &m->cap_found, n + 1, sizeof(*m->found)))
+		return ST_UNKNOWN;
+	for (uint32_t i = 0; i < n; i++) {
+		struct thread t = m->thr[m->st[s].thr + i];
+		uint32_t f = t.frame ? alike_frame(m, t.frame, reach) : 0;
+
+		if (t.frame && !f)
+			return ST_UNKNOWN;
+		other |= f != t.frame;
+		m->found[i] = (struct thread){t.pc, f};
+	}
+	if (!other) {
+		m->st[s].alike = s;
+		return s;
+	}
+	qsort(m->found, n, sizeof(*m->found), by_thread);
+	for (uint32_t i = 0; i < n; i++) {
+		if (!k || by_thread(&m->found[k - 1], &m->found[i]))
+			m->found[k++] = m->found[i];
+	}
+	m->budget = MACHINE_MASK_WORK;
+	to = make_state(m, m->found, k, m->st[s].accept);
+	if (to != ST_UNKNOWN)
+		m->st[s].alike = to;
+	return to;
+}
+
 /* ---- beginning and end ---------------------------------------------------------------------- */
 
 static bool set_up(struct machine *m)
@@ -428,6 +510,7 @@ void machine_fini(struct machine *m)
 	free(m->next);
 	free(m->thr);
 	free(m->fr);
+	free(m->alike);
 	free(m->st_hash);
 	free(m->fr_hash);
 	free(m->work);
@@ -440,7 +523,7 @@ size_t machine_memory(const struct machine *m)
 {
 	return m->cap_st * (sizeof(*m->st) + m->n_sym * sizeof(*m->next)) +
 	       m->cap_thr * sizeof(*m->thr) + m->cap_fr * sizeof(*m->fr) +
-	       (m->st_hash_cap + m->fr_hash_cap) * sizeof(uint32_t) +
+	       (m->st_hash_cap + m->fr_hash_cap + m->cap_alike) * sizeof(uint32_t) +
 	       m->cap_seen * sizeof(*m->seen);
 }
 

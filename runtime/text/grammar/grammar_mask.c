@@ -42,7 +42,7 @@ struct trie {
 };
 
 struct mask {
-	struct mask *prev, *next; /* by use */
+	struct mask *newer, *older; /* by use */
 	struct state **owner; /* &machine.st, which moves */
 	uint32_t state;
 	bool stuck; /* no token goes on and the text may not end: it ends all the same */
@@ -70,7 +70,7 @@ struct grammar_vocab {
 	struct trie all, rest; /* rest: without plain tokens of PLAIN_MAX characters at most */
 	uint64_t *plain[PLAIN_ALL + 1]; /* tokens of at most so many plain characters */
 	struct shared *machines;
-	struct mask lru; /* head; prev: least recently used */
+	struct mask *newest, *oldest; /* by use */
 	size_t n_masks, max_masks;
 	uint64_t clock;
 	uint64_t *scratch;
@@ -262,7 +262,6 @@ int grammar_vocab_open(struct grammar_vocab **out, const struct tokenizer *t, in
 		v->t = t;
 		v->n_vocab = n_vocab;
 		v->n_words = ((size_t)n_vocab + 63) / 64;
-		v->lru.prev = v->lru.next = &v->lru;
 		v->max_masks = (memory ? memory : MASK_MEMORY) / (v->n_words * 8 + 64);
 		v->max_masks = v->max_masks < 4 ? 4 : v->max_masks;
 		v->eos = calloc((size_t)n_eos + 1, sizeof(*v->eos));
@@ -292,23 +291,23 @@ int grammar_vocab_open(struct grammar_vocab **out, const struct tokenizer *t, in
 
 /* ---- kept masks ---------------------------------------------------------------------------- */
 
-static void mask_unlink(struct mask *k)
+static void mask_unlink(struct grammar_vocab *v, struct mask *k)
 {
-	k->prev->next = k->next;
-	k->next->prev = k->prev;
+	*(k->newer ? &k->newer->older : &v->newest) = k->older;
+	*(k->older ? &k->older->newer : &v->oldest) = k->newer;
 }
 
 static void mask_front(struct grammar_vocab *v, struct mask *k)
 {
-	k->next = v->lru.next;
-	k->prev = &v->lru;
-	k->next->prev = k;
-	v->lru.next = k;
+	k->newer = NULL;
+	k->older = v->newest;
+	*(v->newest ? &v->newest->newer : &v->oldest) = k;
+	v->newest = k;
 }
 
 static void mask_drop(struct grammar_vocab *v, struct mask *k)
 {
-	mask_unlink(k);
+	mask_unlink(v, k);
 	(*k->owner)[k->state].mask = NULL;
 	free(k);
 	v->n_masks--;
@@ -476,6 +475,13 @@ static int marker_of(const struct shared *s, int32_t id)
 	return -1;
 }
 
+/* The mask of this state was asked for, and allowed only the end. */
+static bool is_stuck(const struct machine *k, uint32_t s)
+{
+	s = k->st[s].alike ? k->st[s].alike : s;
+	return k->st[s].mask && k->st[s].mask->stuck;
+}
+
 int matcher_accept(struct matcher *m, int32_t id)
 {
 	struct grammar_vocab *v = m->v;
@@ -489,8 +495,7 @@ int matcher_accept(struct matcher *m, int32_t id)
 	for (int i = 0; i < v->n_eos && mark < 0; i++) {
 		if (v->eos[i] != id)
 			continue;
-		if (!k->st[m->state].accept &&
-		    !(k->st[m->state].mask && k->st[m->state].mask->stuck))
+		if (!k->st[m->state].accept && !is_stuck(k, m->state))
 			return -EINVAL;
 		m->ended = true;
 		return 0;
@@ -678,6 +683,7 @@ const uint64_t *matcher_mask(struct matcher *m)
 	struct grammar_vocab *v = m->v;
 	struct machine *k = &m->s->m;
 	struct mask *x;
+	uint32_t s;
 
 	m->s->used = ++v->clock;
 	if (m->ended) {
@@ -686,27 +692,31 @@ const uint64_t *matcher_mask(struct matcher *m)
 			set_bit(v->scratch, v->eos[i]);
 		return v->scratch;
 	}
-	x = k->st[m->state].mask;
+	make_room(v, m->s);
+	k->oom = false;
+	/* states that differ in counts only share a mask while no token reaches the bounds */
+	s = machine_alike(k, m->state, (uint32_t)v->all.max_depth);
+	if (s == ST_UNKNOWN)
+		return NULL;
+	x = k->st[s].mask;
 	if (x) {
-		mask_unlink(x);
+		mask_unlink(v, x);
 		mask_front(v, x);
 		return x->bits;
 	}
-	make_room(v, m->s);
-	k->oom = false;
 	x = malloc(sizeof(*x) + v->n_words * 8);
 	if (!x)
 		return NULL;
-	x->stuck = compute(v, m->s, m->state, x->bits);
+	x->stuck = compute(v, m->s, s, x->bits);
 	if (k->oom) {
 		free(x);
 		return NULL;
 	}
 	while (v->n_masks >= v->max_masks)
-		mask_drop(v, v->lru.prev);
+		mask_drop(v, v->oldest);
 	x->owner = &k->st;
-	x->state = m->state;
-	k->st[m->state].mask = x;
+	x->state = s;
+	k->st[s].mask = x;
 	v->n_masks++;
 	mask_front(v, x);
 	return x->bits;

@@ -13,7 +13,7 @@
 #include "text/template/tmpl_int.h"
 #include "text/utf8.h"
 
-#define MAX_SOURCE (4u << 20)
+#define MAX_SOURCE (1u << 20)
 
 void parse_fail(struct parser *p, uint32_t line, const char *fmt, ...)
 {

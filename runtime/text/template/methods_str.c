@@ -13,7 +13,7 @@ struct str *str_replace(struct rt *r, struct str *s, struct str *old, struct str
 	if (!count || (!s->len && old->len))
 		return s;
 	charge_bytes(r, s->len);
-	if (old->len && !memmem(s->p, s->len, old->p, old->len))
+	if (old->len && !bytes_find(s->p, s->len, old))
 		return s;
 	sb_init(r, &b, s->len);
 	if (!old->len) {
@@ -31,7 +31,7 @@ struct str *str_replace(struct rt *r, struct str *s, struct str *old, struct str
 		return str_markup(r, sb_take(r, &b), s->markup);
 	}
 	while (count--) {
-		const char *k = memmem(s->p + at, s->len - at, old->p, old->len);
+		const char *k = bytes_find(s->p + at, s->len - at, old);
 
 		if (!k)
 			break;
@@ -76,7 +76,7 @@ struct str *str_strip(struct rt *r, struct str *s, struct str *chars, bool left,
 			break;
 		to = at;
 	}
-	charge(r, from + s->len - to);
+	charge(r, (from + s->len - to) * (1 + chars->len / 16));
 	return str_sub(r, s, from, to);
 }
 
@@ -161,7 +161,7 @@ struct list *str_split(struct rt *r, struct str *s, struct str *sep, int64_t max
 		fail(r, "empty separator");
 	charge_bytes(r, s->len);
 	while (max < 0 || (int64_t)l->n < max) {
-		const char *k = memmem(s->p + at, s->len - at, sep->p, sep->len);
+		const char *k = bytes_find(s->p + at, s->len - at, sep);
 
 		if (!k)
 			break;
@@ -217,7 +217,10 @@ static size_t find_last(struct rt *r, const struct str *s, const struct str *wha
 	if (to < from || to - from < what->len)
 		return SIZE_MAX;
 	for (size_t i = to - what->len + 1; i-- > from;) {
-		if (s->p[i] == *what->p && !memcmp(s->p + i, what->p, what->len)) {
+		if (s->p[i] != *what->p)
+			continue;
+		charge_bytes(r, what->len);
+		if (!memcmp(s->p + i, what->p, what->len)) {
 			charge_bytes(r, to - i);
 			return i;
 		}
@@ -298,7 +301,7 @@ static int64_t find_in(struct rt *r, struct str *s, struct args *a, bool last)
 		at = find_last(r, s, what, from, to);
 		return at == SIZE_MAX ? -1 : chars_before(r, s, at);
 	}
-	k = memmem(s->p + from, to - from, what->p, what->len);
+	k = bytes_find(s->p + from, to - from, what);
 	return k ? chars_before(r, s, (size_t)(k - s->p)) : -1;
 }
 
@@ -357,7 +360,7 @@ static struct val partition(struct rt *r, struct str *s, struct str *sep, bool l
 	if (!sep->len)
 		fail(r, "empty separator");
 	charge_bytes(r, s->len);
-	k = memmem(s->p, s->len, sep->p, sep->len);
+	k = bytes_find(s->p, s->len, sep);
 	at = last ? find_last(r, s, sep, 0, s->len) : k ? (size_t)(k - s->p) : SIZE_MAX;
 	if (at == SIZE_MAX) {
 		list_push(r, l, v_str(last ? r->empty : s));
@@ -471,7 +474,7 @@ METHOD(count)
 	if (!what->len)
 		return v_int(chars_before(r, self.s, to) - chars_before(r, self.s, from) + 1);
 	for (;; n++) {
-		const char *k = memmem(self.s->p + from, to - from, what->p, what->len);
+		const char *k = bytes_find(self.s->p + from, to - from, what);
 
 		if (!k)
 			return v_int(n);

@@ -229,7 +229,7 @@ bool contains(struct rt *r, struct val a, struct val in)
 			fail(r, "'in <string>' requires string as left operand, not %s",
 			     type_name(a));
 		charge_bytes(r, in.s->len);
-		return !a.s->len || memmem(in.s->p, in.s->len, a.s->p, a.s->len);
+		return !a.s->len || bytes_find(in.s->p, in.s->len, a.s);
 	case V_DICT:
 		return dict_get(r, in.d, a).type != V_ABSENT;
 	case V_VIEW:
@@ -740,7 +740,7 @@ struct val get_slice(struct rt *r, struct val of, struct val from, struct val to
 	if (of.type == V_UNDEF)
 		fail_undefined(r, of);
 	if (!is_sequence(of) && of.type != V_RANGE)
-		return v_undef(UNDEF_ITEM, of.type, str_static(r, "slice"));
+		fail(r, "'%s' object cannot be sliced", type_name(of));
 	if (step.type != V_NONE) {
 		if (!is_int(step))
 			fail(r, "slice indices must be integers or None, not %s", type_name(step));

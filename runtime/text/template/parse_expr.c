@@ -6,6 +6,7 @@
 
 /* Brackets within brackets; the tree that results is bounded further when it is rendered. */
 #define MAX_DEPTH 100
+#define MAX_NAMES 2000 /* different ones; and keyword arguments of a call */
 
 static struct node *unary(struct parser *p, bool with_filter);
 
@@ -48,6 +49,8 @@ int parse_symbol(struct parser *p, const char *name, size_t len)
 	for (int i = 0; i < t->n_sym; i++)
 		if (t->sym[i]->len == len && !memcmp(t->sym[i]->p, name, len))
 			return i;
+	if (t->n_sym == MAX_NAMES)
+		parse_fail(p, p->tok[p->at].line, "more than %d variables", MAX_NAMES);
 	if (t->n_sym == p->cap_sym) {
 		struct str **more;
 
@@ -70,6 +73,8 @@ static void mention(struct parser *p, const struct node *n)
 	for (int i = 0; i < t->n_mention; i++)
 		if (str_equal(t->mention[i], n->k.s))
 			return;
+	if (t->n_mention == MAX_NAMES)
+		parse_fail(p, n->line, "more than %d names", MAX_NAMES);
 	if (t->n_mention == p->cap_mention) {
 		struct str **more;
 
@@ -217,7 +222,7 @@ static struct call_args *call_args(struct parser *p)
 				if (str_equal(names[i]->k.s, name->k.s))
 					parse_fail(p, line, "keyword argument repeated: %.*s",
 						   (int)now(p)->len, now(p)->p);
-			ok = ok && !c->star2;
+			ok = ok && !c->star2 && n_names < MAX_NAMES;
 			p->at += 2;
 			parse_push(p, &names, &n_names, name);
 			parse_push(p, &c->kw, &c->nkw, parse_expression(p, true));

@@ -300,7 +300,7 @@ struct val call_macro(struct rt *r, struct macro *m, struct args *a)
 	struct str *text;
 
 	memset(used, 0, (size_t)a->nkw + 1);
-	charge(r, (uint64_t)d->n + 1);
+	charge(r, ((uint64_t)d->n + 1) * ((uint64_t)a->nkw + 1));
 	for (int i = 0; i < d->n && i < a->n; i++)
 		scope_set(r, s, d->param[i], a->pos[i]);
 	for (int i = a->n; i < d->n; i++) {

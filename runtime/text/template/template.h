@@ -10,6 +10,8 @@
  *
  * Taint: every byte of the output remembers whether it came from `vars` (a user may have typed it)
  * or from the template and `trusted`. The tokenizer makes special tokens of untainted text only.
+ * The value of a member "role" is untainted where it is one of the protocol's roles (system,
+ * developer, user, assistant, tool): templates build special tokens of it.
  */
 #ifndef LLMDEV_TEXT_TEMPLATE_H
 #define LLMDEV_TEXT_TEMPLATE_H
@@ -24,9 +26,9 @@
 struct tmpl;
 
 struct tmpl_limits {
-	uint64_t steps;      /* statements, expressions and bytes handled; 0: default */
-	uint64_t memory;     /* bytes of the arena and of the output; 0: default */
-	int depth;           /* of macros and of nested expressions; 0: default */
+	uint64_t steps;      /* statements, expressions, items, 16 bytes of text; 0: 50 million */
+	uint64_t memory;     /* bytes of the arena, in which the output grows; 0: 256 MiB */
+	int depth;           /* of calls, nested expressions and statements, data; 0: 1200 */
 };
 
 /* `source` is copied; UTF-8. -EINVAL: "line N: what: ..."; -E2BIG; -ENOMEM. */

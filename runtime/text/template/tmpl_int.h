@@ -506,6 +506,8 @@ uint32_t str_hash(struct str *s);
 bool str_is_ascii(struct str *s);
 bool str_equal(const struct str *a, const struct str *b);
 int str_compare(const struct str *a, const struct str *b);
+/* Where `what` begins in n bytes at p, or NULL; in time that grows with n only. */
+const char *bytes_find(const char *p, size_t n, const struct str *what);
 size_t str_chars(struct rt *r, struct str *s); /* code points */
 struct str *str_copy(struct rt *r, const char *p, size_t n, bool user);
 struct str *str_static(struct rt *r, const char *s); /* text that lives as long as the program */

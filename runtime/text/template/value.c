@@ -129,6 +129,13 @@ int str_compare(const struct str *a, const struct str *b)
 	return c ? c : (a->len > b->len) - (a->len < b->len);
 }
 
+const char *bytes_find(const char *p, size_t n, const struct str *what)
+{
+	if (what->len == 1)
+		return memchr(p, *what->p, n);
+	return memmem(p, n, what->p, what->len);
+}
+
 size_t str_chars(struct rt *r, struct str *s)
 {
 	size_t n = 0;
@@ -499,6 +506,7 @@ static struct entry *dict_find(struct rt *r, struct dict *d, struct val key, uin
 	for (size_t i = hash & (d->n_index - 1);; i = (i + 1) & (d->n_index - 1)) {
 		if (!d->index[i])
 			return NULL;
+		charge(r, 1); /* keys may have been made to collide */
 		if (key_equal(r, &d->e[d->index[i] - 1], key, hash))
 			return &d->e[d->index[i] - 1];
 	}
@@ -547,6 +555,22 @@ static void dict_add(struct rt *r, struct dict *d, struct val key, uint32_t hash
 		dict_reindex(r, d, d->n);
 }
 
+/*
+ * Templates put roles into special tokens ('<|' + message.role + '|>'). The names of the protocol's
+ * roles are no text that anybody typed, and spell no token by themselves.
+ */
+static bool is_role(const char *key, const json_t *value)
+{
+	static const char *const roles[] = {"system", "developer", "user", "assistant", "tool"};
+
+	if (strcmp(key, "role") || !json_is_string(value))
+		return false;
+	for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)
+		if (!strcmp(json_string_value(value), roles[i]))
+			return true;
+	return false;
+}
+
 void dict_load(struct rt *r, struct dict *d)
 {
 	json_t *j = (json_t *)d->json; /* jansson's iterators want it so; nothing is changed */
@@ -561,7 +585,9 @@ void dict_load(struct rt *r, struct dict *d)
 		const char *key = json_object_iter_key(it);
 		struct val k = v_str(str_make(r, key, strlen(key), d->user));
 
-		dict_add(r, d, k, str_hash(k.s), v_json(r, json_object_iter_value(it), d->user));
+		const json_t *value = json_object_iter_value(it);
+
+		dict_add(r, d, k, str_hash(k.s), v_json(r, value, d->user && !is_role(key, value)));
 	}
 }
 
@@ -742,7 +768,7 @@ static bool iter_raw(struct rt *r, struct iter *it, struct val *out)
 		if (it->at >= it->s->len)
 			return false;
 		n = utf8_skip(it->s->p + it->at);
-		*out = v_str(str_char(r, it->s, it->at, n));
+		*out = v_str(str_markup(r, str_char(r, it->s, it->at, n), false));
 		it->at += (size_t)n;
 		return true;
 	}

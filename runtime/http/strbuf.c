@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
-/* struct buf (buf.h). */
+/* struct strbuf (strbuf.h). */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "http/buf.h"
+#include "http/strbuf.h"
 #include "text/utf8.h"
 
-void buf_free(struct buf *b)
+void strbuf_free(struct strbuf *b)
 {
 	free(b->p);
-	*b = (struct buf){0};
+	*b = (struct strbuf){0};
 }
 
-static bool reserve(struct buf *b, size_t n)
+static bool reserve(struct strbuf *b, size_t n)
 {
 	size_t cap;
 	char *p;
@@ -33,7 +33,7 @@ static bool reserve(struct buf *b, size_t n)
 	return true;
 }
 
-void buf_add(struct buf *b, const void *bytes, size_t n)
+void strbuf_add(struct strbuf *b, const void *bytes, size_t n)
 {
 	if (!n || !reserve(b, n))
 		return;
@@ -41,7 +41,7 @@ void buf_add(struct buf *b, const void *bytes, size_t n)
 	b->n += n;
 }
 
-void buf_printf(struct buf *b, const char *fmt, ...)
+void strbuf_printf(struct strbuf *b, const char *fmt, ...)
 {
 	char line[1024];
 	va_list ap;
@@ -55,7 +55,7 @@ void buf_printf(struct buf *b, const char *fmt, ...)
 		return;
 	}
 	if ((size_t)n < sizeof(line)) {
-		buf_add(b, line, (size_t)n);
+		strbuf_add(b, line, (size_t)n);
 		return;
 	}
 	if (!reserve(b, (size_t)n + 1))
@@ -66,7 +66,7 @@ void buf_printf(struct buf *b, const char *fmt, ...)
 	b->n += (size_t)n;
 }
 
-static void add_escape(struct buf *b, unsigned char c)
+static void add_escape(struct strbuf *b, unsigned char c)
 {
 	static const char two[] = {['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r',
 				   ['\t'] = 't', ['"'] = '"',  ['\\'] = '\\'};
@@ -74,10 +74,10 @@ static void add_escape(struct buf *b, unsigned char c)
 
 	if (c < sizeof(two) && two[c]) {
 		s[1] = two[c];
-		buf_add(b, s, 2);
+		strbuf_add(b, s, 2);
 	} else {
 		snprintf(s, sizeof(s), "\\u%04x", c);
-		buf_add(b, s, 6);
+		strbuf_add(b, s, 6);
 	}
 }
 
@@ -86,11 +86,11 @@ static bool plain(unsigned char c)
 	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
 }
 
-void buf_json_text(struct buf *b, const char *text, size_t n)
+void strbuf_json_text(struct strbuf *b, const char *text, size_t n)
 {
 	size_t from = 0, at = 0;
 
-	buf_add(b, "\"", 1);
+	strbuf_add(b, "\"", 1);
 	while (at < n) {
 		unsigned char c = (unsigned char)text[at];
 		uint32_t cp;
@@ -105,33 +105,33 @@ void buf_json_text(struct buf *b, const char *text, size_t n)
 			at += (size_t)len;
 			continue;
 		}
-		buf_add(b, text + from, at - from);
+		strbuf_add(b, text + from, at - from);
 		if (len < 0)
-			buf_str(b, UTF8_REPLACEMENT);
+			strbuf_str(b, UTF8_REPLACEMENT);
 		else
 			add_escape(b, c);
 		at += len < 0 ? (size_t)-len : 1;
 		from = at;
 	}
-	buf_add(b, text + from, n - from);
-	buf_add(b, "\"", 1);
+	strbuf_add(b, text + from, n - from);
+	strbuf_add(b, "\"", 1);
 }
 
 static int dump(const char *bytes, size_t n, void *ctx)
 {
-	struct buf *b = ctx;
+	struct strbuf *b = ctx;
 
-	buf_add(b, bytes, n);
+	strbuf_add(b, bytes, n);
 	return b->failed ? -1 : 0;
 }
 
-void buf_json(struct buf *b, const json_t *v)
+void strbuf_json(struct strbuf *b, const json_t *v)
 {
 	if (json_dump_callback(v, dump, b, JSON_COMPACT | JSON_ENCODE_ANY))
 		b->failed = true;
 }
 
-void buf_consume(struct buf *b, size_t n)
+void strbuf_consume(struct strbuf *b, size_t n)
 {
 	b->n -= n;
 	memmove(b->p, b->p + n, b->n);

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef LLMDEV_BASE_NOTIFY_H
+#define LLMDEV_BASE_NOTIFY_H
+
+/*
+ * Tell the service manager ("READY=1"), as sd_notify(3) documents it: one datagram to the socket that
+ * $NOTIFY_SOCKET names. Nothing depends on its arrival.
+ */
+void notify_manager(const char *state);
+
+#endif
