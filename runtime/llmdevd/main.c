@@ -491,7 +491,7 @@ static int serve(struct server *sv, int sigfd, double drain_s)
 		if (server_quiesced(sv, &deadline) && life != STOPPING) {
 			log_line(NULL, "the device is wanted: running answers may end, the others "
 				       "are the next daemon's");
-			notify("STOPPING=1");
+			notify_manager("STOPPING=1");
 			server_drain(sv,
 				     deadline ? deadline : now_ns() + (uint64_t)(drain_s * 1e9));
 			life = STOPPING;
