@@ -211,6 +211,7 @@ INSTALL  = 755:$(O)/llmctl:$(PREFIX)/bin/llmctl \
 	   644:$(O)/contrib/llmdev.pc:$(LIBDIR)/pkgconfig/llmdev.pc \
 	   644:contrib/llmctl.bash:$(PREFIX)/share/bash-completion/completions/llmctl \
 	   644:$(O)/contrib/llmdevd@.service:$(SYSTEMD_DIR)/llmdevd@.service \
+	   644:contrib/60-llmdev.rules:$(PREFIX)/lib/udev/rules.d/60-llmdev.rules \
 	   644:contrib/sysusers.conf:$(PREFIX)/lib/sysusers.d/llmdev.conf \
 	   $(foreach f,$(wildcard docs/man/*.1),644:$(f):$(PREFIX)/share/man/man1/$(notdir $(f))) \
 	   $(foreach f,$(wildcard docs/man/*.8),644:$(f):$(PREFIX)/share/man/man8/$(notdir $(f))) \

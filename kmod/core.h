@@ -216,6 +216,7 @@ enum llm_request_state {
  * @cancelled: the client does not want it any more, or its time is over
  * @started: STARTED was posted
  * @kept: it belongs to the transcript
+ * @refused: its next event found no room; those behind it have to wait as well
  * @reason: errno that CANCEL tells
  * @payload: [@sub.payload_len]; immutable
  * @sub: as submitted; immutable
@@ -245,7 +246,7 @@ struct llm_request {
 	struct list_head turn, waiting, fat, terminal_node;
 	struct llm_note cancel;
 	u8 state;
-	bool in_tree, told, queued, timed, cancelled, started, kept;
+	bool in_tree, told, queued, timed, cancelled, started, kept, refused;
 	int reason;
 	void *payload;
 	struct llm_submit sub;

@@ -138,7 +138,8 @@ static int post_one(struct llm_device *dev, const struct llm_event *ev, struct l
 	if (rq->state == LLM_RQ_OVER || ses->closed)
 		return terminal ? post_terminal(rq, ev, dead) : -ECANCELED;
 	if (ev->seq != rq->seq)
-		return -EINVAL;
+		return rq->refused && ev->seq > rq->seq ? -EAGAIN : -EINVAL;
+	rq->refused = false;
 	if (terminal)
 		return post_terminal(rq, ev, dead);
 	if (ev->type == LLM_EVENT_STARTED && rq->started)
@@ -151,6 +152,7 @@ static int post_one(struct llm_device *dev, const struct llm_event *ev, struct l
 	if (shown(ses, ev)) {
 		if (llm_ring_room(&ses->ring) < ev->size) {
 			ses->resume_owed = true;
+			rq->refused = true;
 			return -EAGAIN;
 		}
 		llm_ring_put(&ses->ring, ev, ev->size);

@@ -674,11 +674,11 @@ struct llm_msg_quiesce {
  * @events: address of @count struct llm_event records, one behind the other
  * @events_len: their bytes
  * @results: address of @count __s32: 0, or -errno of the record of the same index: EAGAIN ring full
- *	(wait for RESUME), EINVAL wrong seq or record, ENOENT no such unfinished request, ECANCELED
- *	nobody reads it any more
+ *	(wait for RESUME) or behind such a one, EINVAL wrong seq or record, ENOENT no such unfinished
+ *	request, ECANCELED nobody reads it any more: only its terminal event is still owed
  *
  * Returns 0 if the batch was looked at; each record stands for itself. A terminal event always
- * finds room.
+ * finds room; its record has at most 8192 bytes.
  */
 struct llm_post {
 	__u32 size;

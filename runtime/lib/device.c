@@ -29,12 +29,29 @@ int device_open(struct llmdev *d)
 	return 0;
 }
 
+static const char *refusal(int error)
+{
+	switch (error) {
+	case EPIPE:
+		return "no daemon serves it: start llmdevd MODEL --device";
+	case ENOSPC:
+		return "too many requests are unfinished: wait for one";
+	case E2BIG:
+		return "it is longer than the device takes: send less";
+	case EPERM:
+		return "principal, priority below 0: only administrators set them";
+	case ETIMEDOUT:
+		return "its deadline passed";
+	}
+	return strerror(error);
+}
+
 int device_submit(struct llmdev *d, const struct llm_submit *s, uint64_t *id)
 {
 	struct llm_submit copy = *s;
 
 	if (ioctl(d->fd, LLM_IOC_SUBMIT, &copy))
-		return lib_error(d, -errno, "%s: request refused: %s", d->path, strerror(errno));
+		return lib_error(d, -errno, "%s: request refused: %s", d->path, refusal(errno));
 	*id = copy.request_id;
 	return 0;
 }

@@ -85,15 +85,25 @@ static int open_any(struct llmdev *d, char *why, size_t why_len)
 {
 	static const char device[] = "/dev/llm0", system[] = "/run/llmdev/llm0.sock";
 	char path[LLMDEV_PATH_MAX];
+	bool orphan = false;
+	struct llm_query q;
 	int rc;
 
-	if (is_device(device) && !open_device(d, device))
-		return 0;
+	if (is_device(device) && !open_device(d, device)) {
+		if (device_query(d, &q) || q.generation)
+			return 0;
+		/* Nobody serves it now: a daemon at a socket goes first. */
+		orphan = true;
+		close(d->fd);
+		d->fd = -1;
+	}
 	llmdev_default_socket(path, sizeof(path), "llm0");
 	rc = open_socket(d, path, why, why_len);
 	/* A daemon of the system serves users who have a runtime directory of their own, too. */
-	if (rc == -ENOENT && strcmp(path, system))
+	if ((rc == -ENOENT || (rc && orphan)) && strcmp(path, system))
 		rc = open_socket(d, system, NULL, 0);
+	if (rc && orphan && !open_device(d, device))
+		return 0;
 	if (rc == -ENOENT && why)
 		snprintf(why, why_len,
 			 "no model is served here: neither %s nor %s exists: start llmdevd MODEL",

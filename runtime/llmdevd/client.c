@@ -128,7 +128,7 @@ static int check_submit(const struct client *cl, const struct msg *m, struct err
 	const struct server *sv = cl->sv;
 	const struct llm_msg_submit *s = &m->submit;
 	uid_t uid = channel_peer(cl->ch)->uid;
-	bool admin = !uid || uid == geteuid();
+	bool admin = !uid || uid == geteuid() || channel_peer(cl->ch)->checked;
 
 	if (s->payload_len > sv->o.max_payload)
 		return err_set(e, -E2BIG, "payload: %llu bytes: the limit is %llu: send less",
@@ -211,7 +211,8 @@ static void on_submit(struct client *cl, const struct msg *m)
 	cl->replay_over |= !replay;
 	if (replay) {
 		cl->transcript += m->submit.payload_len + m->submit.n_ids * sizeof(int32_t);
-		if (cl->transcript > cl->sv->o.max_transcript) {
+		/* The kernel has a limit of its own. */
+		if (cl->transcript > cl->sv->o.max_transcript && !channel_peer(cl->ch)->checked) {
 			channel_fail(cl->ch, ENOSPC, "transcript: over this daemon's limit");
 			return;
 		}
@@ -237,7 +238,7 @@ static void on_submit(struct client *cl, const struct msg *m)
 }
 
 /* A turn that waits is taken out, one that runs is stopped; an id that is over is no error. */
-static void on_cancel(struct client *cl, uint64_t id)
+static void on_cancel(struct client *cl, uint64_t id, int reason)
 {
 	struct turn *t = cl->turns;
 
@@ -245,6 +246,11 @@ static void on_cancel(struct client *cl, uint64_t id)
 		t = t->next;
 	if (!t)
 		return;
+	/* Its client has been told so: it is no part of the conversation. */
+	if (reason == ETIMEDOUT && !t->ended) {
+		turn_expire(t, ETIMEDOUT, "request: its deadline passed");
+		return;
+	}
 	turn_cancel(t);
 	client_next(cl);
 }
@@ -290,7 +296,7 @@ static void on_message(void *ctx, struct channel *ch, const struct msg *m)
 		on_submit(cl, m);
 		return;
 	case LLM_MSG_CANCEL:
-		on_cancel(cl, m->request_id);
+		on_cancel(cl, m->request_id, m->cancel.reason);
 		return;
 	case LLM_MSG_QUERY:
 		on_query(cl);
@@ -303,8 +309,9 @@ static void on_message(void *ctx, struct channel *ch, const struct msg *m)
 		if (cl->last_id || cl->replay_over)
 			break;
 		if (m->flags & LLM_MSG_F_LOST)
-			cl->lost =
-				"conversation: too long to be kept over a restart: start a new one";
+			cl->lost = "conversation: it was too long to be kept over a restart, or "
+				   "held with "
+				   "another model: start a new one";
 		return;
 	case LLM_MSG_REPLAY_END:
 		cl->replay_over = true;
@@ -377,6 +384,14 @@ static void on_close(void *ctx, struct channel *ch)
 		client_free(cl);
 }
 
+static void on_quiesce(void *ctx, uint64_t deadline_ns)
+{
+	struct server *sv = ctx;
+
+	sv->quiesce_asked = true;
+	sv->quiesce_ns = deadline_ns;
+}
+
 static void on_room(void *ctx, struct channel *ch)
 {
 	struct client *cl = channel_user(ch);
@@ -391,6 +406,7 @@ const struct transport_handler client_handler = {
 	.message = on_message,
 	.room = on_room,
 	.close = on_close,
+	.quiesce = on_quiesce,
 };
 
 void client_next(struct client *cl)

@@ -41,8 +41,8 @@ struct options {
 };
 
 static const char usage_text[] =
-	"usage: llmdevd MODEL [--socket PATH] [--name NAME] [--batch N] [--pace N]\n"
-	"               [--drain SECONDS] [--limits LIST] [--chat-template FILE]\n"
+	"usage: llmdevd MODEL [--socket PATH] [--name NAME] [--device] [--batch N]\n"
+	"               [--pace N] [--drain SECONDS] [--limits LIST] [--chat-template FILE]\n"
 	"               [--tool-parser NAME] [--reasoning-parser NAME] [--verbose]\n"
 	"               " ENGINE_OPTIONS_USAGE_1 "\n"
 	"               " ENGINE_OPTIONS_USAGE_2 "\n"
@@ -51,6 +51,9 @@ static const char usage_text[] =
 	"name\n"
 	"  --socket PATH    where clients connect\n"
 	"  --name NAME      the device's name (llm0)\n"
+	"  --device[=auto]  serve the kernel's device of that name, too (auto: if the module llm "
+	"is\n"
+	"                   loaded)\n"
 	"  --batch N        requests that run at once (32); others wait\n"
 	"  --pace N         at most N tokens a second for each request\n"
 	"  --drain SECONDS  how long running answers may take after SIGTERM (5)\n"
@@ -258,6 +261,13 @@ static int take_option(struct options *o, int opt, char **argv, struct err *e)
 				       "--name: `%s`: 1 to 63 letters, digits, `.`, `_`, `-`",
 				       optarg);
 		o->server.device = optarg;
+		return 0;
+	case OPT_DEVICE:
+		if (optarg && strcmp(optarg, "auto") != 0)
+			return err_set(e, -EINVAL,
+				       "--device=%s: auto or nothing; --name says which device",
+				       optarg);
+		o->server.use_device = optarg ? DEVICE_AUTO : DEVICE_SERVE;
 		return 0;
 	case OPT_BATCH:
 		if (!parse_count(optarg, MAX_BATCH, &o->engine.max_seqs))
@@ -472,11 +482,20 @@ static int serve(struct server *sv, int sigfd, double drain_s)
 {
 	enum life life = SERVING;
 	struct signalfd_siginfo si;
+	uint64_t deadline;
 	struct err e;
 
 	while (life < LEAVING || !server_idle(sv)) {
 		if (server_step(sv, &e))
 			return fail(e.msg);
+		if (server_quiesced(sv, &deadline) && life != STOPPING) {
+			log_line(NULL, "the device is wanted: running answers may end, the others "
+				       "are the next daemon's");
+			notify_manager("STOPPING=1");
+			server_drain(sv,
+				     deadline ? deadline : now_ns() + (uint64_t)(drain_s * 1e9));
+			life = STOPPING;
+		}
 		if (!got_signal(sigfd, &si))
 			continue;
 		/* The second time it is meant at once. */
@@ -524,6 +543,9 @@ int main(int argc, char **argv)
 		rc = fail_start(e.msg);
 	} else {
 		snprintf(line, sizeof(line), "serving %s at %s", info->model, o.server.socket);
+		if (server_device(sv) >= 0)
+			snprintf(line, sizeof(line), "serving %s at /dev/llm%d and %s", info->model,
+				 server_device(sv), o.server.socket);
 		log_line(NULL, line);
 		snprintf(line, sizeof(line), "READY=1\nSTATUS=serving %s", info->model);
 		notify_manager(line);

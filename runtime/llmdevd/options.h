@@ -14,6 +14,7 @@
 enum {
 	OPT_SOCKET = 1,
 	OPT_NAME,
+	OPT_DEVICE,
 	OPT_BATCH,
 	OPT_PACE,
 	OPT_DRAIN,
@@ -29,6 +30,7 @@ enum {
 #define DAEMON_OPTIONS                                                                             \
 	{"socket", required_argument, NULL, OPT_SOCKET},                                           \
 	{"name", required_argument, NULL, OPT_NAME},                                               \
+	{"device", optional_argument, NULL, OPT_DEVICE},                                                 \
 	{"batch", required_argument, NULL, OPT_BATCH},                                             \
 	{"pace", required_argument, NULL, OPT_PACE},                                               \
 	{"drain", required_argument, NULL, OPT_DRAIN},                                             \

@@ -11,9 +11,12 @@
 #include <time.h>
 
 #include "llmdevd/server_internal.h"
+#include "transport/kdev.h"
 
 #define LOG_BURST      20 /* lines at once that clients bring about */
 #define LOG_PER_SECOND 5 /* ... and then */
+
+#define DEVICE_RETRY_NS 200000000u /* while another daemon has it */
 
 uint64_t now_ns(void)
 {
@@ -134,6 +137,77 @@ static void report_swap(struct server *sv)
 	sv->swap_reported = !st.swap_max_pages;
 }
 
+/* The kernel has admitted what comes: this daemon's own limits are not to be lower. */
+static int attach_device(struct server *sv, struct err *e)
+{
+	struct kdev_opts o = {
+		.name = sv->o.device,
+		.model = sv->info->model,
+		.fingerprint = sv->info->fingerprint,
+		.features = LLM_FEATURE_JSON,
+		.context = (uint32_t)sv->info->ctx,
+	};
+	struct llm_query q;
+	int rc;
+
+	if (!chat_unusable(engine_chat(sv->en)))
+		o.features |= LLM_FEATURE_CHAT;
+	if (sv->info->row_invariant)
+		o.features |= LLM_FEATURE_EXACT;
+	rc = kdev_open(&sv->device, &o, &client_handler, sv, &q, e);
+	if (rc)
+		return rc;
+	if (sv->o.max_payload < q.max_payload)
+		sv->o.max_payload = q.max_payload;
+	if (sv->o.max_requests < (int)q.max_requests)
+		sv->o.max_requests = (int)q.max_requests;
+	if (sv->o.max_sessions < (int)q.max_sessions)
+		sv->o.max_sessions = (int)q.max_sessions;
+	return transport_watch(sv->t, kdev_fd(sv->device), e);
+}
+
+/*
+ * Takes the device. While another daemon has it, this one waits: it takes over when that one lets go
+ * or dies.
+ */
+static int open_device(struct server *sv, struct err *e)
+{
+	bool first = !sv->device_ns;
+	int rc = attach_device(sv, e);
+
+	sv->device_ns = rc == -EBUSY ? now_ns() + DEVICE_RETRY_NS : 0;
+	if (rc == -EBUSY && first)
+		say(sv, "device %s: another llmdevd serves it: waiting until that lets go",
+		    sv->o.device);
+	if (!rc && !first)
+		say(sv, "device %s: taken over, it is /dev/llm%u", sv->o.device,
+		    kdev_number(sv->device));
+	if (rc == -EBUSY)
+		return 0;
+	if (rc && sv->o.use_device == DEVICE_AUTO) {
+		say(sv, "serving the socket alone: %s", e->msg);
+		return 0;
+	}
+	return rc;
+}
+
+/*
+ * While the socket's clients are handed over, the device is let go of once nothing runs for it. A
+ * turn that waits for its reader does not hold it up: the next daemon goes on with it.
+ */
+static void leave_device(struct server *sv)
+{
+	for (struct client *cl = sv->clients; sv->device && cl; cl = cl->next) {
+		if (cl->ch && channel_peer(cl->ch)->checked && cl->turns && cl->turns->begun &&
+		    !cl->turns->park_reader)
+			return;
+	}
+	if (!sv->device || !transport_flushed(sv->device))
+		return;
+	transport_close(sv->device);
+	sv->device = NULL;
+}
+
 /* Who has nothing running goes to the daemon that took the place, with what waits. */
 static void send_away(struct server *sv)
 {
@@ -142,6 +216,14 @@ static void send_away(struct server *sv)
 			channel_close(cl->ch);
 	}
 	transport_flush(sv->t);
+	leave_device(sv);
+}
+
+static void flush(struct server *sv)
+{
+	transport_flush(sv->t);
+	if (sv->device)
+		transport_flush(sv->device);
 }
 
 int server_step(struct server *sv, struct err *e)
@@ -150,13 +232,22 @@ int server_step(struct server *sv, struct err *e)
 	int64_t wait = -1;
 	int rc;
 
+	if (sv->device_ns && sv->device_ns <= now) {
+		rc = open_device(sv, e);
+		if (rc)
+			return rc;
+	}
+	if (sv->device_ns)
+		earlier(&due, sv->device_ns);
+	/* Errors that timers posted must not wait for the next client to move. */
+	flush(sv);
 	if (sv->step_owed || engine_runnable(sv->en) > 0)
 		wait = 0;
 	else if (due != UINT64_MAX)
 		wait = due > now ? (int64_t)(due - now) : 0;
-	/* Errors that timers posted must not wait for the next client to move. */
-	transport_flush(sv->t);
 	rc = transport_poll(sv->t, wait, e);
+	if (!rc && sv->device)
+		rc = transport_poll(sv->device, 0, e);
 	if (rc)
 		return rc;
 	if (sv->step_owed || engine_runnable(sv->en) > 0) {
@@ -167,7 +258,7 @@ int server_step(struct server *sv, struct err *e)
 			return rc;
 		report_swap(sv);
 	}
-	transport_flush(sv->t);
+	flush(sv);
 	if (sv->handing_over)
 		send_away(sv);
 	return 0;
@@ -222,7 +313,11 @@ int server_open(struct server **out, struct engine *en, const struct server_opts
 		rc = err_set(e, -ENOMEM, "server: no memory");
 	else
 		rc = socket_transport_open(&sv->t, &so, &client_handler, sv, e);
+	if (!rc && o->use_device)
+		rc = open_device(sv, e);
 	if (rc) {
+		transport_close(sv->device);
+		transport_close(sv->t);
 		grammar_cache_close(sv->grammars);
 		limits_free(&sv->limits);
 		free(sv);
@@ -230,6 +325,20 @@ int server_open(struct server **out, struct engine *en, const struct server_opts
 	}
 	*out = sv;
 	return 0;
+}
+
+int server_device(const struct server *sv)
+{
+	return sv->device ? (int)kdev_number(sv->device) : -1;
+}
+
+bool server_quiesced(struct server *sv, uint64_t *deadline_ns)
+{
+	bool asked = sv->quiesce_asked;
+
+	*deadline_ns = sv->quiesce_ns;
+	sv->quiesce_asked = false;
+	return asked;
 }
 
 int server_watch(struct server *sv, int fd, struct err *e)
@@ -241,7 +350,10 @@ void server_drain(struct server *sv, uint64_t deadline_ns)
 {
 	sv->draining = true;
 	sv->drain_ns = deadline_ns;
+	sv->device_ns = 0;
 	transport_drain(sv->t);
+	if (sv->device)
+		transport_drain(sv->device);
 }
 
 bool server_hand_over(struct server *sv)
@@ -250,6 +362,7 @@ bool server_hand_over(struct server *sv)
 		return false;
 	sv->draining = sv->handing_over = true;
 	sv->drain_ns = UINT64_MAX;
+	sv->device_ns = 0;
 	transport_hand_over(sv->t);
 	send_away(sv);
 	return true;
@@ -259,6 +372,8 @@ void server_take_back(struct server *sv)
 {
 	sv->draining = sv->handing_over = false;
 	transport_take_back(sv->t);
+	if (!sv->device && sv->o.use_device)
+		sv->device_ns = now_ns();
 	for (struct client *cl = sv->clients, *next; cl; cl = next) {
 		next = cl->next;
 		client_next(cl);
@@ -273,7 +388,7 @@ bool server_idle(const struct server *sv)
 		if (cl->turns && cl->turns->begun)
 			return false;
 	}
-	return transport_flushed(sv->t);
+	return transport_flushed(sv->t) && (!sv->device || transport_flushed(sv->device));
 }
 
 void server_close(struct server *sv)
@@ -282,6 +397,7 @@ void server_close(struct server *sv)
 
 	if (!sv)
 		return;
+	transport_close(sv->device);
 	transport_close(sv->t);
 	/* Clients whose requests the engine still holds go with the last of those. */
 	while (sv->clients && engine_step(sv->en, &e) > 0)

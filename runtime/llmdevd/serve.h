@@ -20,9 +20,12 @@ struct server;
  * that are about to be told that there is no place. */
 #define SERVER_SPARE_CHANNELS 16
 
+enum server_device { DEVICE_NONE, DEVICE_AUTO /* if the module is there */, DEVICE_SERVE };
+
 struct server_opts {
 	const char *socket; /* path */
-	const char *device; /* name, for people */
+	const char *device; /* name */
+	enum server_device use_device; /* serve the kernel's device of that name, too */
 	uint64_t max_payload; /* bytes of one request's payload */
 	uint64_t max_events; /* event bytes held for a reader */
 	uint64_t max_transcript; /* bytes of payloads and ids that a session may replay */
@@ -64,6 +67,10 @@ bool server_hand_over(struct server *sv);
 /* Clients come here again. */
 void server_take_back(struct server *sv);
 bool server_idle(const struct server *sv);
+/* N of the device /dev/llmN that is served beside the socket; -1: none is, or not yet. */
+int server_device(const struct server *sv);
+/* The kernel asks to let go by *deadline_ns (0: at leisure). Says so once. */
+bool server_quiesced(struct server *sv, uint64_t *deadline_ns);
 void server_close(struct server *sv);
 
 #endif

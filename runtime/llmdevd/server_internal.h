@@ -82,7 +82,9 @@ struct server {
 	struct engine *en;
 	const struct engine_info *info;
 	struct sampling sampling;
-	struct transport *t;
+	struct transport *t; /* the socket */
+	struct transport *device; /* the kernel's; NULL: it is not served, or not now */
+	uint64_t device_ns; /* when to try again to take it; 0: not at all */
 	struct client *clients;
 	struct client *spare[SPARE_CLIENTS]; /* a ring: the next one takes spare[next_spare] */
 	int next_spare;
@@ -101,6 +103,8 @@ struct server {
 	bool draining;
 	bool handing_over; /* to the daemon that took the socket's place; also draining */
 	uint64_t drain_ns;
+	bool quiesce_asked; /* by the kernel, until quiesce_ns */
+	uint64_t quiesce_ns;
 };
 
 /* ---- serve.c -------------------------------------------------------------------------------------- */

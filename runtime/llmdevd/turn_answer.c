@@ -13,7 +13,8 @@
 #include "llmdevd/server_internal.h"
 
 #define TOKEN_BYTES_MAX 256 /* of a token in LLM_DATA_LOGPROBS */
-#define REST_MAX	16384 /* content that goes with DONE */
+#define REST_MAX                                                                                   \
+	7168 /* content that goes with DONE: the kernel takes 8192 bytes of a terminal event */
 
 static const struct chat *chat_of(const struct turn *t)
 {

@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "transport/transport.h"
+#include "transport/transport_int.h"
 
 #define PACKET_MAX	65536 /* the longest packet that is received */
 #define PACKETS_TURN	16 /* packets read from one channel before the others' turn */
@@ -28,12 +28,11 @@
 #define ACCEPTS_TURN	64 /* connections taken before those that are there have their turn */
 #define ACCEPT_PAUSE_MS 100 /* where the process or the machine has no file left */
 
-struct channel {
-	struct transport *t;
-	struct channel *prev, *next;
+struct connection {
+	struct channel base;
+	struct listener *t;
+	struct connection *prev, *next;
 	int fd;
-	void *user;
-	struct channel_peer peer;
 	bool opened; /* the handler knows it */
 	bool dead; /* close() was called up; freed at the end of the poll */
 	bool failing; /* closed as soon as `out` is empty */
@@ -45,14 +44,15 @@ struct channel {
 	size_t out_head, out_len, out_cap;
 };
 
-struct transport {
+struct listener {
+	struct transport base;
 	struct socket_opts o;
 	struct sockaddr_un addr;
 	const struct transport_handler *h;
 	void *ctx;
 	int listen_fd, lock_fd, epoll_fd;
-	int watched;
-	struct channel *channels;
+	char watched; /* its address stands for the descriptors that others watch */
+	struct connection *channels;
 	int n_channels; /* those that are not dead */
 	size_t input; /* what their `in` takes together */
 	bool draining, handing_over, accept_paused;
@@ -63,29 +63,19 @@ struct transport {
 
 /* ---- channels ------------------------------------------------------------------------------------- */
 
-void channel_set_user(struct channel *ch, void *user)
-{
-	ch->user = user;
-}
-
-void *channel_user(const struct channel *ch)
-{
-	return ch->user;
-}
-
-const struct channel_peer *channel_peer(const struct channel *ch)
-{
-	return &ch->peer;
-}
-
-size_t channel_room(const struct channel *ch)
+static size_t room_of(const struct connection *ch)
 {
 	size_t held = ch->out_len - ch->out_head;
 
 	return held >= ch->t->o.max_events ? 0 : ch->t->o.max_events - held;
 }
 
-static int out_reserve(struct channel *ch, size_t n)
+static size_t connection_room(const struct channel *ch)
+{
+	return room_of((const struct connection *)ch);
+}
+
+static int out_reserve(struct connection *ch, size_t n)
 {
 	size_t held = ch->out_len - ch->out_head, cap;
 	uint8_t *p;
@@ -108,9 +98,10 @@ static int out_reserve(struct channel *ch, size_t n)
 	return 0;
 }
 
-int channel_post(struct channel *ch, uint32_t type, uint64_t request_id, uint64_t seq,
-		 const struct event_part *parts, int n_parts)
+static int connection_post(struct channel *base, uint32_t type, uint64_t request_id, uint64_t seq,
+			   const struct event_part *parts, int n_parts)
 {
+	struct connection *ch = (struct connection *)base;
 	bool terminal = type == LLM_EVENT_DONE || type == LLM_EVENT_ERROR;
 	size_t len = 0, size;
 
@@ -121,7 +112,7 @@ int channel_post(struct channel *ch, uint32_t type, uint64_t request_id, uint64_
 	size = event_size(len);
 	if (size > LLM_EVENT_MAX)
 		return -EMSGSIZE;
-	if (!terminal && size > channel_room(ch)) {
+	if (!terminal && size > room_of(ch)) {
 		ch->full = true;
 		return -EAGAIN;
 	}
@@ -130,44 +121,46 @@ int channel_post(struct channel *ch, uint32_t type, uint64_t request_id, uint64_
 	ch->out_len += event_write(ch->out + ch->out_len, ch->out_cap - ch->out_len, type,
 				   request_id, seq, parts, n_parts);
 	/* Said before it is refused, so that the caller can stop in time. */
-	if (channel_room(ch) < LLM_EVENT_MAX)
+	if (room_of(ch) < LLM_EVENT_MAX)
 		ch->full = true;
 	return 0;
 }
 
-void channel_fail(struct channel *ch, int error, const char *sentence)
+static void connection_fail(struct channel *ch, int error, const char *sentence)
 {
-	struct llm_error err = {.error = error, .n_bytes = (uint32_t)strlen(sentence)};
-	struct event_part parts[] = {{&err, sizeof(err)}, {sentence, err.n_bytes}};
+	struct error_parts err;
 
-	channel_post(ch, LLM_EVENT_ERROR, 0, 0, parts, 2);
-	ch->failing = true;
+	error_parts(&err, error, sentence);
+	connection_post(ch, LLM_EVENT_ERROR, 0, 0, err.parts, 2);
+	((struct connection *)ch)->failing = true;
 }
 
-void channel_close(struct channel *ch)
+static void connection_close(struct channel *ch)
 {
-	ch->failing = true;
+	((struct connection *)ch)->failing = true;
 }
 
-bool channel_flushed(const struct channel *ch)
+static bool connection_flushed(const struct channel *base)
 {
+	const struct connection *ch = (const struct connection *)base;
+
 	return ch->out_head == ch->out_len;
 }
 
 /* The handler forgets it at once; the memory goes when no epoll event can name it any more. */
-static void channel_end(struct channel *ch)
+static void connection_end(struct connection *ch)
 {
 	if (ch->dead)
 		return;
 	ch->dead = true;
 	if (ch->opened)
-		ch->t->h->close(ch->t->ctx, ch);
+		ch->t->h->close(ch->t->ctx, &ch->base);
 	close(ch->fd);
 	ch->fd = -1;
 	ch->t->n_channels--;
 }
 
-static void in_free(struct channel *ch)
+static void in_free(struct connection *ch)
 {
 	ch->t->input -= ch->in_cap;
 	free(ch->in);
@@ -175,9 +168,9 @@ static void in_free(struct channel *ch)
 	ch->in_cap = 0;
 }
 
-static void channel_free(struct channel *ch)
+static void connection_free(struct connection *ch)
 {
-	struct transport *t = ch->t;
+	struct listener *t = ch->t;
 
 	if (ch->prev)
 		ch->prev->next = ch->next;
@@ -190,7 +183,7 @@ static void channel_free(struct channel *ch)
 	free(ch);
 }
 
-static void want_events(struct channel *ch)
+static void want_events(struct connection *ch)
 {
 	bool out = ch->out_len > ch->out_head;
 	struct epoll_event ev = {.data.ptr = ch};
@@ -203,7 +196,7 @@ static void want_events(struct channel *ch)
 }
 
 /* Sends as many whole records as a packet takes, until the socket is full. */
-static void channel_send(struct channel *ch)
+static void connection_send(struct connection *ch)
 {
 	while (!ch->dead && ch->out_head < ch->out_len) {
 		size_t n = 0, left = ch->out_len - ch->out_head;
@@ -224,7 +217,7 @@ static void channel_send(struct channel *ch)
 			if (!ch->failing &&
 			    (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS))
 				break;
-			channel_end(ch);
+			connection_end(ch);
 			return;
 		}
 		ch->out_head += n;
@@ -234,22 +227,22 @@ static void channel_send(struct channel *ch)
 	if (ch->out_head == ch->out_len) {
 		ch->out_head = ch->out_len = 0;
 		if (ch->failing) {
-			channel_end(ch);
+			connection_end(ch);
 			return;
 		}
 	}
 	if (ch->want_out != (ch->out_len > ch->out_head) || ch->failing)
 		want_events(ch);
-	if (ch->full && channel_room(ch) >= ch->t->o.max_events / 2) {
+	if (ch->full && room_of(ch) >= ch->t->o.max_events / 2) {
 		ch->full = false;
-		ch->t->h->room(ch->t->ctx, ch);
+		ch->t->h->room(ch->t->ctx, &ch->base);
 	}
 }
 
 /* Room for n more bytes: it grows with what has really come, not with what was announced. */
-static int in_reserve(struct channel *ch, size_t n)
+static int in_reserve(struct connection *ch, size_t n)
 {
-	struct transport *t = ch->t;
+	struct listener *t = ch->t;
 	size_t cap = ch->in_cap ? ch->in_cap : 1024;
 	uint8_t *p;
 
@@ -268,7 +261,7 @@ static int in_reserve(struct channel *ch, size_t n)
 	return 0;
 }
 
-static void channel_packet(struct channel *ch, const uint8_t *p, size_t n)
+static void connection_packet(struct connection *ch, const uint8_t *p, size_t n)
 {
 	struct err e;
 	struct msg m;
@@ -278,18 +271,19 @@ static void channel_packet(struct channel *ch, const uint8_t *p, size_t n)
 		int64_t size = msg_size(p, n, ch->t->o.max_message, &e);
 
 		if (size < 0) {
-			channel_fail(ch, (int)-size, e.msg);
+			connection_fail(&ch->base, (int)-size, e.msg);
 			return;
 		}
 		ch->in_size = (size_t)size;
 	}
 	if (n > ch->in_size - ch->in_len) {
-		channel_fail(ch, EINVAL, "packet: goes beyond its message: send one at a time");
+		connection_fail(&ch->base, EINVAL,
+				"packet: goes beyond its message: send one at a time");
 		return;
 	}
 	rc = in_reserve(ch, n);
 	if (rc) {
-		channel_fail(ch, -rc, "message: no memory for it now: try again later");
+		connection_fail(&ch->base, -rc, "message: no memory for it now: try again later");
 		return;
 	}
 	memcpy(ch->in + ch->in_len, p, n);
@@ -298,25 +292,27 @@ static void channel_packet(struct channel *ch, const uint8_t *p, size_t n)
 		return;
 	rc = msg_parse(&m, ch->in, ch->in_len, &e);
 	if (!rc) {
-		ch->t->h->message(ch->t->ctx, ch, &m);
+		ch->t->h->message(ch->t->ctx, &ch->base, &m);
 	} else if (rc != -EINVAL && m.type == LLM_MSG_SUBMIT && m.request_id) {
 		/* Well-formed, but more than this version knows: only the request fails. */
-		struct llm_error err = {.error = -rc, .n_bytes = (uint32_t)strlen(e.msg)};
-		struct event_part parts[] = {{&err, sizeof(err)}, {e.msg, err.n_bytes}};
+		struct error_parts err;
 
-		if (channel_room(ch) < LLM_EVENT_MAX)
-			channel_fail(ch, ENOSPC, "events: nobody reads them: read, then ask");
+		error_parts(&err, -rc, e.msg);
+		if (room_of(ch) < LLM_EVENT_MAX)
+			connection_fail(&ch->base, ENOSPC,
+					"events: nobody reads them: read, then ask");
 		else
-			channel_post(ch, LLM_EVENT_ERROR, m.request_id, m.submit.seq, parts, 2);
+			connection_post(&ch->base, LLM_EVENT_ERROR, m.request_id, m.submit.seq,
+					err.parts, 2);
 	} else {
-		channel_fail(ch, -rc, e.msg);
+		connection_fail(&ch->base, -rc, e.msg);
 	}
 	ch->in_len = 0;
 	if (ch->in_cap > IN_KEPT)
 		in_free(ch);
 }
 
-static void channel_receive(struct channel *ch)
+static void connection_receive(struct connection *ch)
 {
 	for (int i = 0; i < PACKETS_TURN && !ch->dead && !ch->failing; i++) {
 		ssize_t n = recv(ch->fd, ch->t->packet, PACKET_MAX, MSG_DONTWAIT | MSG_TRUNC);
@@ -325,17 +321,18 @@ static void channel_receive(struct channel *ch)
 			if (errno == EINTR)
 				continue;
 			if (errno != EAGAIN && errno != EWOULDBLOCK)
-				channel_end(ch);
+				connection_end(ch);
 			return;
 		}
 		if (n == 0) {
-			channel_end(ch);
+			connection_end(ch);
 			return;
 		}
 		if (n > PACKET_MAX)
-			channel_fail(ch, EMSGSIZE, "packet: more than 65536 bytes: use several");
+			connection_fail(&ch->base, EMSGSIZE,
+					"packet: more than 65536 bytes: use several");
 		else
-			channel_packet(ch, ch->t->packet, (size_t)n);
+			connection_packet(ch, ch->t->packet, (size_t)n);
 	}
 }
 
@@ -345,7 +342,7 @@ static void channel_receive(struct channel *ch)
  * Nobody can be taken until others have gone, and the socket would say all the time that somebody
  * waits: it is not asked for a while.
  */
-static void pause_accepting(struct transport *t)
+static void pause_accepting(struct listener *t)
 {
 	struct epoll_event ev = {.data.ptr = &t->listen_fd};
 
@@ -353,7 +350,7 @@ static void pause_accepting(struct transport *t)
 	t->accept_paused = true;
 }
 
-static void resume_accepting(struct transport *t)
+static void resume_accepting(struct listener *t)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &t->listen_fd};
 
@@ -363,12 +360,12 @@ static void resume_accepting(struct transport *t)
 }
 
 /* False when nobody waits to be accepted, or nobody can be. */
-static bool accept_one(struct transport *t)
+static bool accept_one(struct listener *t)
 {
 	struct epoll_event ev = {.events = EPOLLIN};
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
-	struct channel *ch;
+	struct connection *ch;
 	struct err e;
 	int fd, rc;
 
@@ -388,9 +385,10 @@ static bool accept_one(struct transport *t)
 		close(fd);
 		return true;
 	}
+	ch->base.ops = t->base.ops;
 	ch->t = t;
 	ch->fd = fd;
-	ch->peer = (struct channel_peer){cred.uid, cred.gid, cred.pid};
+	ch->base.peer = (struct channel_peer){.uid = cred.uid, .gid = cred.gid, .pid = cred.pid};
 	ev.data.ptr = ch;
 	if (epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &ev)) {
 		free(ch);
@@ -404,23 +402,23 @@ static bool accept_one(struct transport *t)
 	t->n_channels++;
 	/* One more than the limit may stand for a moment, to be told why. */
 	if (t->n_channels > t->o.max_channels) {
-		channel_fail(ch, ENOSPC,
-			     "sessions: the daemon's limit is reached: try again later");
-		channel_send(ch);
-		channel_end(ch);
+		connection_fail(&ch->base, ENOSPC,
+				"sessions: the daemon's limit is reached: try again later");
+		connection_send(ch);
+		connection_end(ch);
 		return true;
 	}
-	rc = t->h->open(t->ctx, ch, &e);
+	rc = t->h->open(t->ctx, &ch->base, &e);
 	if (rc) {
-		channel_fail(ch, -rc, e.msg);
-		channel_send(ch);
+		connection_fail(&ch->base, -rc, e.msg);
+		connection_send(ch);
 		return true;
 	}
 	ch->opened = true;
 	return true;
 }
 
-static int lock_path(struct transport *t, struct err *e)
+static int lock_path(struct listener *t, struct err *e)
 {
 	char lock[sizeof(t->addr.sun_path) + 8];
 	const char *path = t->addr.sun_path;
@@ -451,7 +449,7 @@ static bool somebody_listens(const struct sockaddr_un *addr)
 	return yes;
 }
 
-static int listen_at(struct transport *t, struct err *e)
+static int listen_at(struct listener *t, struct err *e)
 {
 	const char *path = t->addr.sun_path;
 	struct stat st;
@@ -502,15 +500,16 @@ int socket_place(char *out, size_t len, const char *path, enum socket_place plac
 	return rc < 0 || (size_t)rc >= len ? -ENAMETOOLONG : 0;
 }
 
-static bool is_ours(const struct transport *t, const char *path)
+static bool is_ours(const struct listener *t, const char *path)
 {
 	struct stat st;
 
 	return t->ino && !lstat(path, &st) && st.st_dev == t->dev && st.st_ino == t->ino;
 }
 
-bool transport_replaced(const struct transport *t)
+bool transport_replaced(const struct transport *base)
 {
+	const struct listener *t = (const struct listener *)base;
 	char path[sizeof(t->addr.sun_path)];
 	struct stat st;
 
@@ -518,11 +517,161 @@ bool transport_replaced(const struct transport *t)
 	       !is_ours(t, path) && !lstat(path, &st);
 }
 
+static void stop_listening(struct listener *t)
+{
+	if (t->listen_fd < 0)
+		return;
+	for (int i = 0; i < N_SOCKET_PLACES; i++) {
+		char path[sizeof(t->addr.sun_path)];
+
+		if (!socket_place(path, sizeof(path), t->addr.sun_path, (enum socket_place)i) &&
+		    is_ours(t, path))
+			unlink(path);
+	}
+	close(t->listen_fd);
+	t->listen_fd = -1;
+}
+
+static void listener_close(struct transport *base)
+{
+	struct listener *t = (struct listener *)base;
+
+	while (t->channels) {
+		connection_end(t->channels);
+		connection_free(t->channels);
+	}
+	stop_listening(t);
+	if (t->epoll_fd >= 0)
+		close(t->epoll_fd);
+	if (t->lock_fd >= 0)
+		close(t->lock_fd);
+	free(t->packet);
+	free(t);
+}
+
+static void listener_drain(struct transport *base)
+{
+	struct listener *t = (struct listener *)base;
+
+	t->draining = true;
+	stop_listening(t);
+	for (struct connection *ch = t->channels; ch; ch = ch->next) {
+		if (!ch->dead)
+			want_events(ch);
+	}
+}
+
+void transport_hand_over(struct transport *t)
+{
+	((struct listener *)t)->handing_over = true;
+}
+
+void transport_take_back(struct transport *t)
+{
+	((struct listener *)t)->handing_over = false;
+}
+
+int transport_watch(struct transport *base, int fd, struct err *e)
+{
+	struct listener *t = (struct listener *)base;
+	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &t->watched};
+
+	if (epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &ev))
+		return err_set(e, -errno, "epoll: %s", strerror(errno));
+	return 0;
+}
+
+static void reap(struct listener *t)
+{
+	for (struct connection *ch = t->channels, *next; ch; ch = next) {
+		next = ch->next;
+		if (ch->dead)
+			connection_free(ch);
+	}
+}
+
+static int listener_poll(struct transport *base, int64_t timeout_ns, struct err *e)
+{
+	struct listener *t = (struct listener *)base;
+	struct epoll_event ev[EPOLL_TURN];
+	/* Rounded up: a timer that is due in half a millisecond must not make the caller spin. */
+	int ms = timeout_ns < 0 ? -1
+		 : timeout_ns > INT64_C(1000000) * 86400000
+			 ? 86400000
+			 : (int)((timeout_ns + 999999) / 1000000);
+	int n;
+
+	if (t->accept_paused && (ms < 0 || ms > ACCEPT_PAUSE_MS))
+		ms = ACCEPT_PAUSE_MS;
+	n = epoll_wait(t->epoll_fd, ev, EPOLL_TURN, ms);
+	resume_accepting(t);
+
+	if (n < 0)
+		return errno == EINTR ? 0 : err_set(e, -errno, "epoll: %s", strerror(errno));
+	for (int i = 0; i < n; i++) {
+		struct connection *ch = ev[i].data.ptr;
+
+		if (ev[i].data.ptr == &t->watched)
+			continue;
+		if (ev[i].data.ptr == &t->listen_fd) {
+			for (int k = 0; k < ACCEPTS_TURN && accept_one(t); k++)
+				;
+			continue;
+		}
+		if (ch->dead)
+			continue;
+		if (ev[i].events & EPOLLOUT)
+			connection_send(ch);
+		if (!ch->dead && (ev[i].events & EPOLLIN) && !t->draining)
+			connection_receive(ch);
+		if (!ch->dead && (ev[i].events & (EPOLLHUP | EPOLLERR)))
+			connection_end(ch);
+	}
+	reap(t);
+	return 0;
+}
+
+static void listener_flush(struct transport *base)
+{
+	struct listener *t = (struct listener *)base;
+
+	for (struct connection *ch = t->channels; ch; ch = ch->next) {
+		/* A socket that was full says itself when it is not. */
+		if (!ch->dead && (!ch->want_out || ch->failing))
+			connection_send(ch);
+	}
+	reap(t);
+}
+
+static bool listener_flushed(const struct transport *base)
+{
+	const struct listener *t = (const struct listener *)base;
+
+	for (const struct connection *ch = t->channels; ch; ch = ch->next) {
+		if (!ch->dead && ch->out_head < ch->out_len)
+			return false;
+	}
+	return true;
+}
+
+static const struct transport_ops listener_ops = {
+	.close = listener_close,
+	.drain = listener_drain,
+	.poll = listener_poll,
+	.flush = listener_flush,
+	.flushed = listener_flushed,
+	.channel_room = connection_room,
+	.channel_post = connection_post,
+	.channel_flushed = connection_flushed,
+	.channel_close = connection_close,
+	.channel_fail = connection_fail,
+};
+
 int socket_transport_open(struct transport **out, const struct socket_opts *o,
 			  const struct transport_handler *h, void *ctx, struct err *e)
 {
 	struct epoll_event ev = {.events = EPOLLIN};
-	struct transport *t;
+	struct listener *t;
 	int rc;
 
 	if (strlen(o->path) >= sizeof(t->addr.sun_path))
@@ -531,12 +680,13 @@ int socket_transport_open(struct transport **out, const struct socket_opts *o,
 	t = calloc(1, sizeof(*t));
 	if (!t)
 		return err_set(e, -ENOMEM, "transport: no memory");
+	t->base.ops = &listener_ops;
 	t->o = *o;
 	if (t->o.max_events < 2 * LLM_EVENT_MAX)
 		t->o.max_events = 2 * LLM_EVENT_MAX;
 	t->h = h;
 	t->ctx = ctx;
-	t->listen_fd = t->lock_fd = t->epoll_fd = t->watched = -1;
+	t->listen_fd = t->lock_fd = t->epoll_fd = -1;
 	t->addr.sun_family = AF_UNIX;
 	strcpy(t->addr.sun_path, o->path);
 	t->o.path = t->addr.sun_path;
@@ -554,139 +704,9 @@ int socket_transport_open(struct transport **out, const struct socket_opts *o,
 			     t->packet ? strerror(errno) : "no memory");
 		goto fail;
 	}
-	*out = t;
+	*out = &t->base;
 	return 0;
 fail:
-	transport_close(t);
+	listener_close(&t->base);
 	return rc;
-}
-
-static void stop_listening(struct transport *t)
-{
-	if (t->listen_fd < 0)
-		return;
-	for (int i = 0; i < N_SOCKET_PLACES; i++) {
-		char path[sizeof(t->addr.sun_path)];
-
-		if (!socket_place(path, sizeof(path), t->addr.sun_path, (enum socket_place)i) &&
-		    is_ours(t, path))
-			unlink(path);
-	}
-	close(t->listen_fd);
-	t->listen_fd = -1;
-}
-
-void transport_close(struct transport *t)
-{
-	if (!t)
-		return;
-	while (t->channels) {
-		channel_end(t->channels);
-		channel_free(t->channels);
-	}
-	stop_listening(t);
-	if (t->epoll_fd >= 0)
-		close(t->epoll_fd);
-	if (t->lock_fd >= 0)
-		close(t->lock_fd);
-	free(t->packet);
-	free(t);
-}
-
-void transport_drain(struct transport *t)
-{
-	t->draining = true;
-	stop_listening(t);
-	for (struct channel *ch = t->channels; ch; ch = ch->next) {
-		if (!ch->dead)
-			want_events(ch);
-	}
-}
-
-void transport_hand_over(struct transport *t)
-{
-	t->handing_over = true;
-}
-
-void transport_take_back(struct transport *t)
-{
-	t->handing_over = false;
-}
-
-int transport_watch(struct transport *t, int fd, struct err *e)
-{
-	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &t->watched};
-
-	t->watched = fd;
-	if (epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &ev))
-		return err_set(e, -errno, "epoll: %s", strerror(errno));
-	return 0;
-}
-
-static void reap(struct transport *t)
-{
-	for (struct channel *ch = t->channels, *next; ch; ch = next) {
-		next = ch->next;
-		if (ch->dead)
-			channel_free(ch);
-	}
-}
-
-int transport_poll(struct transport *t, int64_t timeout_ns, struct err *e)
-{
-	struct epoll_event ev[EPOLL_TURN];
-	/* Rounded up: a timer that is due in half a millisecond must not make the caller spin. */
-	int ms = timeout_ns < 0 ? -1
-		 : timeout_ns > INT64_C(1000000) * 86400000
-			 ? 86400000
-			 : (int)((timeout_ns + 999999) / 1000000);
-	int n;
-
-	if (t->accept_paused && (ms < 0 || ms > ACCEPT_PAUSE_MS))
-		ms = ACCEPT_PAUSE_MS;
-	n = epoll_wait(t->epoll_fd, ev, EPOLL_TURN, ms);
-	resume_accepting(t);
-
-	if (n < 0)
-		return errno == EINTR ? 0 : err_set(e, -errno, "epoll: %s", strerror(errno));
-	for (int i = 0; i < n; i++) {
-		struct channel *ch = ev[i].data.ptr;
-
-		if (ev[i].data.ptr == &t->watched)
-			continue;
-		if (ev[i].data.ptr == &t->listen_fd) {
-			for (int k = 0; k < ACCEPTS_TURN && accept_one(t); k++)
-				;
-			continue;
-		}
-		if (ch->dead)
-			continue;
-		if (ev[i].events & EPOLLOUT)
-			channel_send(ch);
-		if (!ch->dead && (ev[i].events & EPOLLIN) && !t->draining)
-			channel_receive(ch);
-		if (!ch->dead && (ev[i].events & (EPOLLHUP | EPOLLERR)))
-			channel_end(ch);
-	}
-	reap(t);
-	return 0;
-}
-
-void transport_flush(struct transport *t)
-{
-	for (struct channel *ch = t->channels; ch; ch = ch->next) {
-		/* A socket that was full says itself when it is not. */
-		if (!ch->dead && (!ch->want_out || ch->failing))
-			channel_send(ch);
-	}
-	reap(t);
-}
-
-bool transport_flushed(const struct transport *t)
-{
-	for (const struct channel *ch = t->channels; ch; ch = ch->next) {
-		if (!ch->dead && ch->out_head < ch->out_len)
-			return false;
-	}
-	return true;
 }

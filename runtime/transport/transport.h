@@ -2,8 +2,8 @@
 /*
  * How requests arrive and events leave: the daemon's side of the channel to its clients.
  *
- * A channel is one client's open file. Today it is a connection of an AF_UNIX SOCK_SEQPACKET
- * socket (socket.c); the kernel's backend file will join behind this interface. Upcalls come only
+ * A channel is one client's open file: a connection of an AF_UNIX SOCK_SEQPACKET socket (socket.c)
+ * or an open file of /dev/llmN (kdev.h). Upcalls come only
  * from transport_poll() and transport_flush(), on the caller's thread; nothing here blocks on a
  * client. Each channel holds a bounded number of event bytes for its reader.
  */
@@ -28,6 +28,8 @@ struct transport_handler {
 	void (*room)(void *ctx, struct channel *ch);
 	/* The client is gone, or the channel was failed. No call with ch is allowed after this. */
 	void (*close)(void *ctx, struct channel *ch);
+	/* The daemon is asked to let go by then (CLOCK_MONOTONIC; 0: at its leisure). NULL: ignored. */
+	void (*quiesce)(void *ctx, uint64_t deadline_ns);
 };
 
 struct socket_opts {
@@ -61,7 +63,7 @@ enum socket_place { SOCKET_CURRENT, SOCKET_NEXT, SOCKET_PREV, N_SOCKET_PLACES };
 /* The path of `place` beside `path`, which is any of them. -ENAMETOOLONG. */
 int socket_place(char *out, size_t len, const char *path, enum socket_place place);
 
-/* SOCKET_CURRENT is another daemon's. */
+/* These four are for a socket only. SOCKET_CURRENT is another daemon's. */
 bool transport_replaced(const struct transport *t);
 /* Turn clients away without a word, so that they look for the daemon that took the place ... */
 void transport_hand_over(struct transport *t);
@@ -83,6 +85,7 @@ struct channel_peer {
 	uid_t uid;
 	gid_t gid;
 	pid_t pid;
+	bool checked; /* the kernel allows only what it may */
 };
 const struct channel_peer *channel_peer(const struct channel *ch);
 

@@ -10,4 +10,11 @@ check-vm: ## test the kernel module in a VM: KERNEL=6.1|6.12, VM_ARCH=x86_64|arm
 	$(Q)tools/deps check
 	$(Q)LLMDEV_BUILD=$(O) KERNEL=$(KERNEL) ARCH=$(or $(VM_ARCH),x86_64) tests/run tests/vm/check
 
-CHECK_RUN += tests/vm/check-6.1 tests/vm/check-6.12 tests/vm/check-6.1-arm64
+.PHONY: demo-vm
+demo-vm: $(O)/llmdevd $(O)/llmctl ## a shell in a VM with the built-in model behind /dev/llm0; SCRIPT=1: watch a kill -9 instead
+	$(Q)tools/deps check
+	$(Q)LLMDEV_BUILD=$(O) tools/demo-vm $(if $(SCRIPT),script)
+
+# `make check` also boots one with the real llmdevd in it: tests/vm/daemon.sh.
+
+CHECK_RUN += tests/vm/check-daemon tests/vm/check-6.1 tests/vm/check-6.12 tests/vm/check-6.1-arm64

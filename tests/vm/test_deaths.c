@@ -143,6 +143,7 @@ static void test_slow_reader(void)
 	while (!rc && ++seq < 1000);
 	check(rc == -1 && errno == EAGAIN && seq < 100, "a reader's ring fills after %u events of 4 KB",
 	      (unsigned)seq);
+	refused(post_text(&be, slow, seq + 1, "x"), EAGAIN, "what comes behind has to wait as well");
 	works(post_text(&be, fast, 1, "x"), "another's does not");
 	fcntl(be.fd, F_SETFL, O_NONBLOCK);
 	check(read(be.fd, &m, sizeof(m)) < 0 && errno == EAGAIN, "no RESUME before anything was read");
@@ -156,6 +157,7 @@ static void test_slow_reader(void)
 	check(read(be.fd, &m, sizeof(m)) > 0 && m.head.type == LLM_MSG_RESUME && read_events > 10,
 	      "RESUME when half of it was read");
 	works(post_text(&be, slow, seq++, big), "then there is room");
+	refused(post_text(&be, slow, seq + 1, big), EINVAL, "and a gap is a mistake again");
 	while (!post_text(&be, slow, seq, big))
 		seq++;
 	works(post_done(&be, slow, seq), "a full ring can be ended");
