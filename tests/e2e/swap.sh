@@ -46,7 +46,7 @@ serves() { [ "$(pid_at "$socket")" = "$1" ]; }
 cp -r "$model" "$tmp/other"
 sed -i '0,/{/s//{"_name_or_path": "other",/' "$tmp/other/config.json"
 
-start_daemon --pace 60 --batch 7 || { check "the daemon starts" false; finish; }
+start_daemon --pace 15 --batch 7 || { check "the daemon starts" false; finish; }
 first=$daemon
 ask --json "$request" >"$tmp/greedy"
 
@@ -114,7 +114,7 @@ upgraded() {
 	wait_for 20 bigger_than "$tmp/stream" 20
 	swap "$model" --stage && second=$(pid_at "$next") && swap --commit || return 1
 	serves "$second" || return 1
-	# It has 100 tokens to go, at 60 a second.
+	# It has more than 100 tokens to go, at 15 a second.
 	kill -0 "$stream" && kill -0 "$first" && wait "$stream" && cmp "$tmp/greedy" "$tmp/stream" || return 1
 	wait_for 20 gone "$first"
 }
