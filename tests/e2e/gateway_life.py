@@ -62,7 +62,8 @@ daemon.stop()
 
 # ---- a client that does not read
 daemon = Daemon("llm0")
-gw = Gateway("--model", "demo=" + daemon.path)
+# On a slow machine the answers take longer than the 30 s after which such a client is left.
+gw = Gateway("--model", "demo=" + daemon.path, "--timeout", "3600")
 whole = text_of(gw.chat_stream("Tell me about you", **long).all())
 check(len(whole) > 2000, "a long answer")
 
