@@ -21,7 +21,7 @@
  * ENOSPC a queue or limit is full, EPIPE no backend and none expected, ECANCELED cancelled, ESTALE
  * old backend generation or lost conversation, ETIMEDOUT deadline passed, EBUSY in use.
  *
- * Command numbers 0x30 to 0x3f are set aside for memory regions, reserve and reclaim.
+ * A fourth kind of file, the *region*, is memory that the kernel keeps: see the end of this file.
  */
 #ifndef _UAPI_LINUX_LLM_H
 #define _UAPI_LINUX_LLM_H
@@ -44,6 +44,19 @@
 #define LLM_IOC_DEVICE_QUIESCE _IO(LLM_IOC_MAGIC, 0x13)
 /* Backend file */
 #define LLM_IOC_POST _IO(LLM_IOC_MAGIC, 0x20)
+/* Control file: memory */
+#define LLM_IOC_REGION_CREATE  _IO(LLM_IOC_MAGIC, 0x30)
+#define LLM_IOC_REGION_OPEN    _IO(LLM_IOC_MAGIC, 0x31)
+#define LLM_IOC_REGION_LIST    _IO(LLM_IOC_MAGIC, 0x32)
+#define LLM_IOC_REGION_DESTROY _IO(LLM_IOC_MAGIC, 0x33)
+#define LLM_IOC_MEM_STATUS     _IO(LLM_IOC_MAGIC, 0x38)
+#define LLM_IOC_MEM_FLOORS     _IO(LLM_IOC_MAGIC, 0x39)
+#define LLM_IOC_MEM_RESERVE    _IO(LLM_IOC_MAGIC, 0x3a)
+#define LLM_IOC_MEM_MAKE_ROOM  _IO(LLM_IOC_MAGIC, 0x3b)
+#define LLM_IOC_CACHE_DROP     _IO(LLM_IOC_MAGIC, 0x3c)
+/* Region file */
+#define LLM_IOC_REGION_SEAL _IO(LLM_IOC_MAGIC, 0x34)
+#define LLM_IOC_REGION_INFO _IO(LLM_IOC_MAGIC, 0x35)
 
 /* Lengths that are part of the contract. Limits that an administrator may change are in QUERY. */
 #define LLM_NAME_MAX      64    /* device and model names, NUL included */
@@ -51,6 +64,7 @@
 #define LLM_RESUME_MAX    256   /* bytes of a STARTED event's resume blob */
 #define LLM_EVENT_MAX     32768 /* bytes of one event record */
 #define LLM_POST_MAX      256   /* records of one LLM_IOC_POST */
+#define LLM_REGION_NAME_MAX 128 /* a region's name, NUL included */
 
 /* ---- QUERY --------------------------------------------------------------------------------------- */
 
@@ -58,6 +72,7 @@
 #define LLM_FILE_CONTROL 1
 #define LLM_FILE_SESSION 2
 #define LLM_FILE_BACKEND 3
+#define LLM_FILE_REGION  4
 
 /* llm_query.features */
 #define LLM_FEATURE_TEXT_MODE  (1ULL << 0) /* read() and write() of plain text */
@@ -69,6 +84,8 @@
 #define LLM_FEATURE_DEADLINE   (1ULL << 6) /* llm_submit.deadline_ns */
 #define LLM_FEATURE_CHAT       (1ULL << 7) /* LLM_FMT_TEXT is a chat turn, else raw text */
 #define LLM_FEATURE_EXACT      (1ULL << 8) /* a continued answer is byte-identical */
+#define LLM_FEATURE_REGION     (1ULL << 9) /* control file: regions */
+#define LLM_FEATURE_RECLAIM    (1ULL << 10) /* control file: floors, reserve, room, cache */
 
 /**
  * struct llm_query - what a file is, can do, and is limited to (LLM_IOC_QUERY)
@@ -688,6 +705,309 @@ struct llm_post {
 	__u64 events;
 	__u64 events_len;
 	__u64 results;
+};
+
+/* ---- regions ----------------------------------------------------------------------------------------
+ *
+ * Named memory that belongs to the kernel: zeroed, resident, never swapped, in 2 MiB pages where they
+ * can be had. Mapped through its file (mmap(), MAP_SHARED); the mapping works with O_DIRECT, io_uring
+ * fixed buffers and long-term pins. It is filled, then sealed: from then on nobody can change it. A
+ * persistent one stays until it is destroyed or the module is unloaded, which is refused (EBUSY) while
+ * a region file or mapping exists.
+ *
+ * Charged to the creator: bytes count against RLIMIT_MEMLOCK of its user (CAP_IPC_LOCK: no limit) and
+ * against its memory cgroup.
+ */
+
+/* llm_region_create.flags, llm_region_info.flags */
+#define LLM_REGION_PERSISTENT (1U << 0) /* outlives its last file and mapping */
+#define LLM_REGION_HUGE       (1U << 1) /* all of it in 2 MiB pages, or ENOMEM; else where possible */
+/* llm_region_info.flags only */
+#define LLM_REGION_SEALED     (1U << 16)
+#define LLM_REGION_ALLOCATING (1U << 17) /* CREATE is at work on it: @resident grows */
+#define LLM_REGION_UNLINKED   (1U << 18) /* destroyed; somebody still has it */
+
+/**
+ * struct llm_region_create - allocate a region (LLM_IOC_REGION_CREATE)
+ * @size: sizeof(struct llm_region_create)
+ * @flags: LLM_REGION_PERSISTENT, LLM_REGION_HUGE
+ * @bytes: a multiple of the page size (of 2 MiB with LLM_REGION_HUGE), at most 2^46
+ * @huge_bytes: out: how much of it is in 2 MiB pages
+ * @node: NUMA node that all of it must be on; -1: any
+ * @fd: out: region file, O_CLOEXEC, writable
+ * @name: unique, NUL-terminated, [A-Za-z0-9._:@+-], not beginning with a dot; EEXIST if taken
+ *
+ * Returns when all of it is there. A fatal signal stops it (EINTR). ENOMEM: more than the machine, the
+ * node, RLIMIT_MEMLOCK or the memory cgroup has left; all is given back, nobody is killed.
+ */
+struct llm_region_create {
+	__u32 size;
+	__u32 flags;
+	__u64 bytes;
+	__u64 huge_bytes;
+	__s32 node;
+	__s32 fd;
+	__u8 name[LLM_REGION_NAME_MAX];
+};
+
+/* llm_region_open.flags; none: readable only */
+#define LLM_REGION_OPEN_WRITE    (1U << 0) /* may be mapped writable until it is sealed */
+#define LLM_REGION_OPEN_REGISTER (1U << 1) /* mapped writable though sealed: only for drivers that cannot
+					    * register read-only memory; whoever does must not write */
+
+/**
+ * struct llm_region_open - a region file of a region that exists (LLM_IOC_REGION_OPEN)
+ * @size: sizeof(struct llm_region_open)
+ * @flags: LLM_REGION_OPEN_*; both are for the owner and CAP_SYS_ADMIN only (EPERM)
+ * @fd: out: region file, O_CLOEXEC
+ * @__reserved: 0
+ * @name: ENOENT if there is none, EAGAIN while CREATE is at work on it
+ *
+ * EPERM: LLM_REGION_OPEN_WRITE of a sealed region.
+ */
+struct llm_region_open {
+	__u32 size;
+	__u32 flags;
+	__s32 fd;
+	__u32 __reserved;
+	__u8 name[LLM_REGION_NAME_MAX];
+};
+
+/**
+ * struct llm_region_info - what a region is (LLM_IOC_REGION_INFO, LLM_IOC_REGION_LIST)
+ * @size: sizeof(struct llm_region_info)
+ * @flags: out: LLM_REGION_*
+ * @id: never used twice while the module is loaded; ascending
+ * @bytes: as created
+ * @resident: of it allocated
+ * @huge_bytes: of it in 2 MiB pages
+ * @pinned_bytes: in pages that are pinned for DMA; of a large region an estimate by its pages' counts
+ * @created_ns: CLOCK_MONOTONIC
+ * @node: as created
+ * @uid: of the creator, in the caller's user namespace
+ * @pid: of the creator, 0 if it is gone
+ * @mappings: of it, now
+ * @files: open region files, now
+ * @__reserved: 0
+ * @name: NUL-terminated
+ */
+struct llm_region_info {
+	__u32 size;
+	__u32 flags;
+	__u64 id;
+	__u64 bytes;
+	__u64 resident;
+	__u64 huge_bytes;
+	__u64 pinned_bytes;
+	__u64 created_ns;
+	__s32 node;
+	__u32 uid;
+	__s32 pid;
+	__u32 mappings;
+	__u32 files;
+	__u32 __reserved;
+	__u8 name[LLM_REGION_NAME_MAX];
+};
+
+/**
+ * struct llm_region_list - all regions, in order of id (LLM_IOC_REGION_LIST)
+ * @size: sizeof(struct llm_region_list)
+ * @flags: must be 0
+ * @after: only those with a greater id; 0: from the beginning
+ * @regions: address of @count struct llm_region_info
+ * @count: in: room, at most 256; out: how many were written
+ * @__reserved: 0
+ */
+struct llm_region_list {
+	__u32 size;
+	__u32 flags;
+	__u64 after;
+	__u64 regions;
+	__u32 count;
+	__u32 __reserved;
+};
+
+/**
+ * struct llm_region_name - argument of LLM_IOC_REGION_DESTROY
+ * @size: sizeof(struct llm_region_name)
+ * @flags: must be 0
+ * @name: its name is free at once; the memory goes with the last file, mapping and pin. EPERM: only
+ *	the owner and CAP_SYS_ADMIN may
+ */
+struct llm_region_name {
+	__u32 size;
+	__u32 flags;
+	__u8 name[LLM_REGION_NAME_MAX];
+};
+
+/**
+ * struct llm_region_seal - make it read-only for ever (LLM_IOC_REGION_SEAL)
+ * @size: sizeof(struct llm_region_seal)
+ * @flags: must be 0
+ *
+ * EBUSY: a writable mapping exists, or one of its pages is pinned. EALREADY: it is sealed. EPERM: the
+ * file is not writable.
+ */
+struct llm_region_seal {
+	__u32 size;
+	__u32 flags;
+};
+
+/* ---- memory that is free ------------------------------------------------------------------------------
+ *
+ * On machines whose GPU uses the CPU's memory, GPU allocations fail when MemFree (not MemAvailable) or
+ * free 2 MiB blocks run out. Two floors say how much there should be; the module tells when there is
+ * less, and has the means to make more that userspace has not. Judgement is llmdev-policyd's.
+ *
+ * Everything but MEM_STATUS is for CAP_SYS_ADMIN, and for the group of the parameter admin_gid.
+ */
+
+/* llm_mem_status.pressure */
+#define LLM_PRESSURE_FREE    (1U << 0) /* MemFree is below its floor */
+#define LLM_PRESSURE_BLOCKS  (1U << 1) /* fewer free 2 MiB blocks than the floor */
+#define LLM_PRESSURE_RELEASE (1U << 2) /* the reserve gave memory back since this file last asked */
+
+/**
+ * struct llm_mem_status - how much there is (LLM_IOC_MEM_STATUS)
+ * @size: sizeof(struct llm_mem_status)
+ * @flags: must be 0
+ * @total: MemTotal, in bytes as all others
+ * @free: MemFree
+ * @available: MemAvailable
+ * @free_blocks: 2 MiB blocks that could be allocated as such
+ * @floor_free: bytes of MemFree that there should be; 0: no floor
+ * @floor_blocks: free 2 MiB blocks that there should be; 0: no floor
+ * @reserve_target: bytes that the last MEM_RESERVE asked for
+ * @reserve_held: bytes that the module holds
+ * @released_shrinker: bytes that the reserve gave back because reclaim asked, since loading
+ * @released_oom: ... because the kernel was about to kill somebody
+ * @released_asked: ... because MEM_RESERVE, MEM_MAKE_ROOM or REGION_CREATE asked
+ * @room_calls: MEM_MAKE_ROOM so far
+ * @room_bytes: by how much MemFree had grown after them, in all
+ * @drop_calls: CACHE_DROP so far
+ * @drop_bytes: page cache that they dropped
+ * @events: pressure events so far. Asking makes poll() forget those that it tells.
+ * @pressure: LLM_PRESSURE_*
+ * @__reserved: 0
+ *
+ * poll() of a control file: POLLPRI when there are pressure events that this file was not told.
+ */
+struct llm_mem_status {
+	__u32 size;
+	__u32 flags;
+	__u64 total;
+	__u64 free;
+	__u64 available;
+	__u64 free_blocks;
+	__u64 floor_free;
+	__u64 floor_blocks;
+	__u64 reserve_target;
+	__u64 reserve_held;
+	__u64 released_shrinker;
+	__u64 released_oom;
+	__u64 released_asked;
+	__u64 room_calls;
+	__u64 room_bytes;
+	__u64 drop_calls;
+	__u64 drop_bytes;
+	__u64 events;
+	__u32 pressure;
+	__u32 __reserved;
+};
+
+/**
+ * struct llm_mem_floors - say how much there should be (LLM_IOC_MEM_FLOORS)
+ * @size: sizeof(struct llm_mem_floors)
+ * @flags: must be 0
+ * @free: bytes of MemFree; 0: no floor. EINVAL: more than MemTotal
+ * @blocks: free 2 MiB blocks; 0: no floor
+ *
+ * The floors belong to the open control file that set them and go with its last close; EBUSY while
+ * another file's floors stand. Going below one is an event, staying there is none.
+ */
+struct llm_mem_floors {
+	__u32 size;
+	__u32 flags;
+	__u64 free;
+	__u64 blocks;
+};
+
+/**
+ * struct llm_mem_reserve - hold 2 MiB blocks until somebody needs them (LLM_IOC_MEM_RESERVE)
+ * @size: sizeof(struct llm_mem_reserve)
+ * @flags: must be 0
+ * @bytes: a multiple of 2 MiB: what is to be held; more is taken, less is given back
+ * @held: out: what is held now: less than @bytes where no more blocks could be had (no error)
+ *
+ * Given back when direct reclaim or the OOM killer is at work for others, not to kswapd and not to
+ * drop_caches. What was given back is not taken again by itself. Belongs to nobody: it stays when the
+ * file is closed. A fatal signal stops it (EINTR), what was taken stays.
+ */
+struct llm_mem_reserve {
+	__u32 size;
+	__u32 flags;
+	__u64 bytes;
+	__u64 held;
+};
+
+/**
+ * struct llm_mem_make_room - let the kernel reclaim and compact (LLM_IOC_MEM_MAKE_ROOM)
+ * @size: sizeof(struct llm_mem_make_room)
+ * @flags: must be 0
+ * @free: MemFree to be reached
+ * @blocks: free 2 MiB blocks to be reached
+ * @max_bytes: most that is allocated meanwhile, in 2 MiB blocks; 0: 1/8 of MemTotal
+ * @deadline_ns: stop then; 0: after 10 s
+ * @free_before: out, as the following
+ * @free_after: MemFree
+ * @blocks_before: free 2 MiB blocks
+ * @blocks_after: the same
+ *
+ * The reserve is given back first. Then blocks are allocated and freed again. Not reaching the target
+ * is no error. Who loses its cache is the kernel's choice: drop what is known to be cold first.
+ */
+struct llm_mem_make_room {
+	__u32 size;
+	__u32 flags;
+	__u64 free;
+	__u64 blocks;
+	__u64 max_bytes;
+	__u64 deadline_ns;
+	__u64 free_before;
+	__u64 free_after;
+	__u64 blocks_before;
+	__u64 blocks_after;
+};
+
+/* llm_cache_drop.flags */
+#define LLM_DROP_FILE (1U << 0) /* of this file only; else of all files of its filesystem */
+
+/**
+ * struct llm_cache_drop - drop clean page cache (LLM_IOC_CACHE_DROP)
+ * @size: sizeof(struct llm_cache_drop)
+ * @flags: LLM_DROP_*
+ * @fd: a file of that filesystem, open for reading; EOPNOTSUPP: it has no cache that can be dropped
+ * @__reserved: 0
+ * @max_bytes: stop after so many; 0: all
+ * @deadline_ns: stop then; 0: none
+ * @inodes: out: files looked at
+ * @bytes: out: dropped
+ * @free_before: out: MemFree
+ * @free_after: out: MemFree
+ *
+ * What is dirty, mapped or locked stays. A fatal signal stops it (EINTR).
+ */
+struct llm_cache_drop {
+	__u32 size;
+	__u32 flags;
+	__s32 fd;
+	__u32 __reserved;
+	__u64 max_bytes;
+	__u64 deadline_ns;
+	__u64 inodes;
+	__u64 bytes;
+	__u64 free_before;
+	__u64 free_after;
 };
 
 #endif /* _UAPI_LINUX_LLM_H */

@@ -240,6 +240,114 @@ AT(llm_post, events_len, 24);
 AT(llm_post, results, 32);
 SIZE(llm_post, 40);
 
+AT(llm_region_create, size, 0);
+AT(llm_region_create, flags, 4);
+AT(llm_region_create, bytes, 8);
+AT(llm_region_create, huge_bytes, 16);
+AT(llm_region_create, node, 24);
+AT(llm_region_create, fd, 28);
+AT(llm_region_create, name, 32);
+SIZE(llm_region_create, 160);
+
+AT(llm_region_open, size, 0);
+AT(llm_region_open, flags, 4);
+AT(llm_region_open, fd, 8);
+AT(llm_region_open, __reserved, 12);
+AT(llm_region_open, name, 16);
+SIZE(llm_region_open, 144);
+
+AT(llm_region_info, size, 0);
+AT(llm_region_info, flags, 4);
+AT(llm_region_info, id, 8);
+AT(llm_region_info, bytes, 16);
+AT(llm_region_info, resident, 24);
+AT(llm_region_info, huge_bytes, 32);
+AT(llm_region_info, pinned_bytes, 40);
+AT(llm_region_info, created_ns, 48);
+AT(llm_region_info, node, 56);
+AT(llm_region_info, uid, 60);
+AT(llm_region_info, pid, 64);
+AT(llm_region_info, mappings, 68);
+AT(llm_region_info, files, 72);
+AT(llm_region_info, __reserved, 76);
+AT(llm_region_info, name, 80);
+SIZE(llm_region_info, 208);
+
+AT(llm_region_list, size, 0);
+AT(llm_region_list, flags, 4);
+AT(llm_region_list, after, 8);
+AT(llm_region_list, regions, 16);
+AT(llm_region_list, count, 24);
+AT(llm_region_list, __reserved, 28);
+SIZE(llm_region_list, 32);
+
+AT(llm_region_name, size, 0);
+AT(llm_region_name, flags, 4);
+AT(llm_region_name, name, 8);
+SIZE(llm_region_name, 136);
+
+AT(llm_region_seal, size, 0);
+AT(llm_region_seal, flags, 4);
+SIZE(llm_region_seal, 8);
+
+AT(llm_mem_status, size, 0);
+AT(llm_mem_status, flags, 4);
+AT(llm_mem_status, total, 8);
+AT(llm_mem_status, free, 16);
+AT(llm_mem_status, available, 24);
+AT(llm_mem_status, free_blocks, 32);
+AT(llm_mem_status, floor_free, 40);
+AT(llm_mem_status, floor_blocks, 48);
+AT(llm_mem_status, reserve_target, 56);
+AT(llm_mem_status, reserve_held, 64);
+AT(llm_mem_status, released_shrinker, 72);
+AT(llm_mem_status, released_oom, 80);
+AT(llm_mem_status, released_asked, 88);
+AT(llm_mem_status, room_calls, 96);
+AT(llm_mem_status, room_bytes, 104);
+AT(llm_mem_status, drop_calls, 112);
+AT(llm_mem_status, drop_bytes, 120);
+AT(llm_mem_status, events, 128);
+AT(llm_mem_status, pressure, 136);
+AT(llm_mem_status, __reserved, 140);
+SIZE(llm_mem_status, 144);
+
+AT(llm_mem_floors, size, 0);
+AT(llm_mem_floors, flags, 4);
+AT(llm_mem_floors, free, 8);
+AT(llm_mem_floors, blocks, 16);
+SIZE(llm_mem_floors, 24);
+
+AT(llm_mem_reserve, size, 0);
+AT(llm_mem_reserve, flags, 4);
+AT(llm_mem_reserve, bytes, 8);
+AT(llm_mem_reserve, held, 16);
+SIZE(llm_mem_reserve, 24);
+
+AT(llm_mem_make_room, size, 0);
+AT(llm_mem_make_room, flags, 4);
+AT(llm_mem_make_room, free, 8);
+AT(llm_mem_make_room, blocks, 16);
+AT(llm_mem_make_room, max_bytes, 24);
+AT(llm_mem_make_room, deadline_ns, 32);
+AT(llm_mem_make_room, free_before, 40);
+AT(llm_mem_make_room, free_after, 48);
+AT(llm_mem_make_room, blocks_before, 56);
+AT(llm_mem_make_room, blocks_after, 64);
+SIZE(llm_mem_make_room, 72);
+
+AT(llm_cache_drop, size, 0);
+AT(llm_cache_drop, flags, 4);
+AT(llm_cache_drop, fd, 8);
+AT(llm_cache_drop, __reserved, 12);
+AT(llm_cache_drop, max_bytes, 16);
+AT(llm_cache_drop, deadline_ns, 24);
+AT(llm_cache_drop, inodes, 32);
+AT(llm_cache_drop, bytes, 40);
+AT(llm_cache_drop, free_before, 48);
+AT(llm_cache_drop, free_after, 56);
+SIZE(llm_cache_drop, 64);
+
 #undef AT
 #undef SIZE
 

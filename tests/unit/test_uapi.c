@@ -20,6 +20,14 @@ int main(void)
 		      LLM_IOC_DEVICE_DESTROY == 0xBB12 && LLM_IOC_DEVICE_QUIESCE == 0xBB13,
 	      "control commands keep their numbers");
 	CHECK(LLM_IOC_POST == 0xBB20, "the backend command keeps its number");
+	CHECK(LLM_IOC_REGION_CREATE == 0xBB30 && LLM_IOC_REGION_OPEN == 0xBB31 &&
+		      LLM_IOC_REGION_LIST == 0xBB32 && LLM_IOC_REGION_DESTROY == 0xBB33 &&
+		      LLM_IOC_REGION_SEAL == 0xBB34 && LLM_IOC_REGION_INFO == 0xBB35,
+	      "region commands keep their numbers");
+	CHECK(LLM_IOC_MEM_STATUS == 0xBB38 && LLM_IOC_MEM_FLOORS == 0xBB39 &&
+		      LLM_IOC_MEM_RESERVE == 0xBB3A && LLM_IOC_MEM_MAKE_ROOM == 0xBB3B &&
+		      LLM_IOC_CACHE_DROP == 0xBB3C,
+	      "memory commands keep their numbers");
 	CHECK(sizeof(struct llm_resume) <= LLM_RESUME_MAX, "the resume blob fits its bound");
 	return tap_done();
 }
