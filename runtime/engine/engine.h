@@ -256,6 +256,13 @@ struct engine_stats {
 };
 void engine_stats(const struct engine *en, struct engine_stats *st);
 
+/*
+ * Memory is wanted elsewhere: give some back, now; nothing that a request is using. What was dropped
+ * is computed again when it is wanted; answers are the same. Both return bytes.
+ */
+uint64_t engine_shed_cache(struct engine *en);  /* what is kept only because it might be wanted */
+uint64_t engine_shed_idle(struct engine *en);   /* and the pages of sessions that nobody asks now */
+
 /* Tokens that the session has computed, and pages that it holds for them. */
 void engine_session_usage(const struct session *s, int *tokens, int *pages);
 

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "engine/kv_snapshot.h"
 
@@ -32,10 +34,11 @@ static int alloc_tables(struct kv_cache *kv)
 	while (kv->n_buckets < n)
 		kv->n_buckets *= 2;
 	kv->free_page = calloc(kv->n_pages, sizeof(*kv->free_page));
+	kv->touched = calloc(kv->n_pages, 1);
 	kv->page = calloc(n, sizeof(*kv->page));
 	kv->page_ids = calloc(n, KV_PAGE_TOKENS * sizeof(*kv->page_ids));
 	kv->bucket = malloc(kv->n_buckets * sizeof(*kv->bucket));
-	return kv->free_page && kv->page && kv->page_ids && kv->bucket ? 0 : -ENOMEM;
+	return kv->free_page && kv->touched && kv->page && kv->page_ids && kv->bucket ? 0 : -ENOMEM;
 }
 
 static void set_tables(struct kv_cache *kv)
@@ -112,6 +115,7 @@ void kv_free(struct kv_cache *kv)
 	kv_snapshots_free(kv);
 	kv_swap_close(&kv->swap);
 	free(kv->free_page);
+	free(kv->touched);
 	free(kv->page);
 	free(kv->page_ids);
 	free(kv->bucket);
@@ -399,6 +403,7 @@ int32_t kv_get_page(struct kv_cache *kv)
 	else
 		return -1;
 	kv->page[i].refs = 1;
+	kv->touched[i] = 1;
 	return i;
 }
 
@@ -419,6 +424,39 @@ void kv_put_page(struct kv_cache *kv, int32_t page)
 		page = evict(kv);
 	}
 	kv->free_page[kv->n_free++] = page;
+}
+
+/* The whole pages of the system that lie in it; the ends may be a neighbour's too. */
+static void give_back(const char *base, size_t bytes)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)base, to = from + bytes;
+
+	from = (from + page - 1) / page * page;
+	to = to / page * page;
+	if (from < to)
+		madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+uint64_t kv_shed(struct kv_cache *kv)
+{
+	uint64_t bytes = 0;
+
+	while (kv->cached.n)
+		kv->free_page[kv->n_free++] = evict(kv);
+	for (int i = 0; i < kv->n_free; i++) {
+		int32_t page = kv->free_page[i];
+
+		if (!kv->touched[page])
+			continue;
+		kv->touched[page] = 0;
+		bytes += kv->page_bytes;
+		for (int g = 0; g < kv->plan->n_groups; g++) {
+			size_t n = kv->plan->group[g].page_bytes;
+
+			give_back((char *)kv->pool.base[g] + page * n, n);
+		}
+	}
+	return bytes;
 }
 
 /* ---- publication --------------------------------------------------------------------------------- */

@@ -78,6 +78,7 @@ struct kv_cache {
 	struct kv_pool pool;
 	int n_pages, n_free;
 	int32_t *free_page;             /* stack of free page indices */
+	uint8_t *touched;               /* [n_pages] 1: the page has memory */
 	struct kv_page *page;           /* [n_pages + slots of the swap file] */
 	int32_t *page_ids;              /* [as many][KV_PAGE_TOKENS] what published pages hold */
 	int32_t *bucket;                /* [n_buckets], a power of two */
@@ -125,6 +126,13 @@ static inline int kv_available(const struct kv_cache *kv)
 {
 	return kv->n_free + kv->cached.n;
 }
+
+/*
+ * Memory is wanted elsewhere: drops the pages that only the cache keeps, or moves them to the swap
+ * file, and gives the memory of all free pages back. Returns its bytes. They are touched again when
+ * they are next used.
+ */
+uint64_t kv_shed(struct kv_cache *kv);
 
 /* The parent of a principal's first page. */
 uint64_t kv_root(uint64_t principal);

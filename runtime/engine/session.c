@@ -63,6 +63,20 @@ void engine_session_close(struct session *s)
 	free(s);
 }
 
+uint64_t engine_shed_cache(struct engine *en)
+{
+	return kv_shed(&en->kv);
+}
+
+uint64_t engine_shed_idle(struct engine *en)
+{
+	for (struct session *s = en->sessions; s; s = s->next)
+		if (!s->active)
+			session_release(s);
+	en->n_freed++;
+	return kv_shed(&en->kv);
+}
+
 void engine_session_usage(const struct session *s, int *tokens, int *pages)
 {
 	*tokens = s->n_cached;

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -490,6 +491,15 @@ static void break_file(struct model *m, bool writes)
 	m->no_read = !writes;
 }
 
+static void shed(struct model *m)
+{
+	while (count(m, POOL, true)) {
+		evict(m);
+		m->n_free++;
+	}
+	kv_shed(&m->kv);
+}
+
 static void step(struct model *m, bool breaks)
 {
 	int s = (int)rnd(SESSIONS);
@@ -517,6 +527,8 @@ static void step(struct model *m, bool breaks)
 		if (n < MAX_CHAIN)
 			extend(m, s, rnd(8) != 0);
 	}
+	if (!rnd(60))
+		shed(m);
 	if (breaks && !rnd(150))
 		break_file(m, rnd(2));
 }
@@ -666,6 +678,45 @@ static void keeps_within_bytes(void)
 		      (long long)cases[i].bytes, cases[i].kept);
 		kv_free(&kv);
 	}
+}
+
+/* Bytes of the pool that have memory. */
+static size_t resident(const struct kv_cache *kv)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), n = (kv->mem.mapped + page - 1) / page, in = 0;
+	unsigned char *vec = malloc(n);
+
+	if (!vec || mincore(kv->mem.base, kv->mem.mapped, vec))
+		n = 0;
+	for (size_t i = 0; i < n; i++)
+		in += vec[i] & 1;
+	free(vec);
+	return in * page;
+}
+
+static void gives_back(void)
+{
+	struct kv_opts o = {.type = KV_F32, .n_pages = 64};
+	struct kv_cache kv;
+	struct plan p;
+	struct err e = {""};
+	int32_t held;
+
+	set_plan(&p, 2, 8);
+	REQUIRE(!kv_init(&kv, &p, &o, &e), "opens (%s)", e.msg);
+	held = kv_get_page(&kv);
+	page_write(&kv, held, 5);
+	publish_chain(&kv, 40);
+	CHECK(kv_shed(&kv) == 40 * kv.page_bytes && !kv.cached.n && kv.n_free == 63,
+	      "what only the cache keeps is shed, and counted");
+	/* Kernel pages at the edge of what is held stay. */
+	CHECK(resident(&kv) <= kv.page_bytes + 4 * (size_t)sysconf(_SC_PAGESIZE),
+	      "its memory is given back: %zu bytes stay", resident(&kv));
+	CHECK(page_holds(&kv, held, 5), "what is held keeps its content");
+	CHECK(!kv_shed(&kv), "a second time there is nothing to give");
+	publish_chain(&kv, 40);
+	CHECK(take_chain(&kv) == 40, "the pages are used again");
+	kv_free(&kv);
 }
 
 static void swaps(void)
@@ -857,6 +908,7 @@ int main(void)
 	fuzz(20, 300, disk(), false);
 	fuzz(150, 300, memory(), true);
 	keeps_within_bytes();
+	gives_back();
 	swaps();
 	keeps_the_name();
 	survives_a_full_disk();

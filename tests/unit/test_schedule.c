@@ -404,6 +404,7 @@ struct schedule {
 	int step;
 	struct session *session[SESSIONS]; /* NULL: closed */
 	int close_at[SESSIONS];
+	int shed_at, shed_again; /* steps; memory is asked back: the cache's, and idle sessions' */
 	bool closing;
 	int n_items, n_pages;
 	struct item item[MAX_ITEMS];
@@ -412,7 +413,7 @@ struct schedule {
 
 static struct coverage {
 	int requests, cancelled, parked, posted, turns;
-	uint64_t preempted, cached, recomputed, swapped_in, tokens, steps;
+	uint64_t preempted, cached, recomputed, swapped_in, tokens, steps, shed;
 } covered;
 
 static void blame(struct schedule *s, const struct ask *a, const char *what, long long x)
@@ -539,6 +540,8 @@ static void random_items(struct schedule *s, struct rng *r)
 	}
 	for (int i = 0; i < SESSIONS; i++)
 		s->close_at[i] = rng_chance(r, 10) ? rng_below(r, 200) : -1;
+	s->shed_at = rng_chance(r, 30) ? rng_below(r, 200) : -1;
+	s->shed_again = rng_chance(r, 30) ? rng_below(r, 200) : -1;
 }
 
 static void random_options(struct schedule *s, struct rng *r)
@@ -604,6 +607,10 @@ static void act(struct schedule *s)
 			s->closing = false;
 			s->session[i] = NULL;
 		}
+	if (s->shed_at == s->step)
+		covered.shed += engine_shed_cache(s->en);
+	if (s->shed_again == s->step)
+		covered.shed += engine_shed_idle(s->en);
 	for (int i = 0; i < s->n_items; i++)
 		for (int k = 0; k < s->item[i].n_asks; k++) {
 			struct ask *a = &s->item[i].ask[k], *before = a - 1;
@@ -776,11 +783,12 @@ static void run_seeds(const struct kind *k, int from, int n)
 	      k->name, done, covered.requests, bad);
 	printf("# %s: %llu tokens in %llu steps; %d cancelled, %d parked, %d replayed, %d later "
 	       "turns; %llu preempted, %llu tokens cached, %llu computed again, %llu pages swapped "
-	       "in\n",
+	       "in, %llu bytes shed\n",
 	       k->name, (unsigned long long)covered.tokens, (unsigned long long)covered.steps,
 	       covered.cancelled, covered.parked, covered.posted, covered.turns,
 	       (unsigned long long)covered.preempted, (unsigned long long)covered.cached,
-	       (unsigned long long)covered.recomputed, (unsigned long long)covered.swapped_in);
+	       (unsigned long long)covered.recomputed, (unsigned long long)covered.swapped_in,
+	       (unsigned long long)covered.shed);
 	free(u);
 }
 
