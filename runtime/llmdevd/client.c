@@ -145,6 +145,11 @@ static int check_submit(const struct client *cl, const struct msg *m, struct err
 		return 0;
 	if (s->deadline_ns && s->deadline_ns <= now_ns())
 		return err_set(e, -ETIMEDOUT, "request: its deadline passed");
+	if (!(m->flags & LLM_MSG_F_REPLAY) && pressure_refuses(&sv->pressure, now_ns()))
+		return err_set(
+			e, -ENOSPC,
+			"memory: the machine is short of it, nothing new is taken: try again "
+			"later");
 	if (cl->n_turns >= sv->o.max_requests)
 		return err_set(e, -ENOSPC,
 			       "requests: %d of this session are unfinished, the limit is %d: wait "

@@ -43,6 +43,7 @@ struct options {
 static const char usage_text[] =
 	"usage: llmdevd MODEL [--socket PATH] [--name NAME] [--device] [--batch N]\n"
 	"               [--pace N] [--drain SECONDS] [--limits LIST] [--chat-template FILE]\n"
+	"               [--pressure auto|off|FILE]\n"
 	"               [--tool-parser NAME] [--reasoning-parser NAME] [--verbose]\n"
 	"               " ENGINE_OPTIONS_USAGE_1 "\n"
 	"               " ENGINE_OPTIONS_USAGE_2 "\n"
@@ -63,6 +64,10 @@ static const char usage_text[] =
 	"                   (256); events (256K) bytes held for a reader; park (60) seconds that\n"
 	"                   it may leave them; transcript (16M) bytes of a conversation that a\n"
 	"                   client may bring back\n"
+	"  --pressure auto|off|FILE\n"
+	"                   when memory is short, give up the prefix cache, idle conversations'\n"
+	"                   KV, then the queue; FILE: a memory.pressure instead of the cgroup's\n"
+	"                   or the machine's (auto)\n"
 	"  --chat-template FILE\n"
 	"                   use this template, not the checkpoint's\n"
 	"  --tool-parser NAME, --reasoning-parser NAME\n"
@@ -274,6 +279,9 @@ static int take_option(struct options *o, int opt, char **argv, struct err *e)
 			return err_set(e, -EINVAL, "--batch: `%s`: give 1 to %d requests", optarg,
 				       MAX_BATCH);
 		return 0;
+	case OPT_PRESSURE:
+		o->server.pressure = optarg;
+		return 0;
 	case OPT_PACE:
 		if (!parse_seconds(optarg, &o->server.pace) || o->server.pace < 0.001)
 			return err_set(e, -EINVAL, "--pace: `%s`: give tokens per second", optarg);
@@ -355,6 +363,8 @@ static int parse_options(struct options *o, int argc, char **argv)
 	/* The two queues are one: what the daemon takes, the engine has room for. */
 	o->engine.max_waiting = o->server.max_unfinished;
 	o->server.max_batch = o->engine.max_seqs;
+	if (!o->server.pressure)
+		o->server.pressure = "auto";
 	o->server.socket = o->socket;
 	o->server.log = log_line;
 	o->engine.chat = &o->chat;
@@ -547,6 +557,11 @@ int main(int argc, char **argv)
 			snprintf(line, sizeof(line), "serving %s at /dev/llm%d and %s", info->model,
 				 server_device(sv), o.server.socket);
 		log_line(NULL, line);
+		if (o.server.verbose && server_pressure(sv)) {
+			snprintf(line, sizeof(line), "memory pressure is told by %s",
+				 server_pressure(sv));
+			log_line(NULL, line);
+		}
 		snprintf(line, sizeof(line), "READY=1\nSTATUS=serving %s", info->model);
 		notify_manager(line);
 		rc = serve(sv, sigfd, o.drain_s);

@@ -17,6 +17,7 @@ enum {
 	OPT_DEVICE,
 	OPT_BATCH,
 	OPT_PACE,
+	OPT_PRESSURE,
 	OPT_DRAIN,
 	OPT_LIMITS,
 	OPT_VERBOSE,
@@ -33,6 +34,7 @@ enum {
 	{"device", optional_argument, NULL, OPT_DEVICE},                                                 \
 	{"batch", required_argument, NULL, OPT_BATCH},                                             \
 	{"pace", required_argument, NULL, OPT_PACE},                                               \
+	{"pressure", required_argument, NULL, OPT_PRESSURE},                                       \
 	{"drain", required_argument, NULL, OPT_DRAIN},                                             \
 	{"limits", required_argument, NULL, OPT_LIMITS},                                           \
 	{"verbose", no_argument, NULL, OPT_VERBOSE},                                               \

@@ -137,6 +137,71 @@ static void report_swap(struct server *sv)
 	sv->swap_reported = !st.swap_max_pages;
 }
 
+/* A stream that has begun is not given up, not even one that an earlier daemon began. */
+static bool waits(const struct turn *t)
+{
+	return !t->ended && !t->started &&
+	       (!t->begun || (t->rq && engine_request_state(t->rq) == ENGINE_WAITING));
+}
+
+static int refuse_waiting(struct server *sv)
+{
+	struct client *cl = sv->clients;
+	int n = 0;
+
+	while (cl) {
+		struct turn *t = cl->turns;
+
+		while (t && !waits(t))
+			t = t->next;
+		if (!t) {
+			cl = cl->next;
+			continue;
+		}
+		n++;
+		/* The client's list may have changed: look again. */
+		turn_expire(t, ENOSPC,
+			    "memory: the machine is short of it, this request was still waiting: "
+			    "try again later");
+	}
+	return n;
+}
+
+void server_relieve(struct server *sv)
+{
+	uint64_t bytes;
+
+	switch (pressure_next(&sv->pressure, now_ns())) {
+	case RELIEF_CACHE:
+		bytes = engine_shed_cache(sv->en);
+		say(sv, "memory pressure: gave up the prefix cache, %.1f MB", (double)bytes / 1e6);
+		/* Where that was nothing the next step cannot wait. */
+		if (bytes)
+			break;
+		pressure_next(&sv->pressure, now_ns());
+		/* fall through */
+	case RELIEF_IDLE:
+		bytes = engine_shed_idle(sv->en);
+		say(sv, "memory pressure: gave up idle conversations' KV, %.1f MB",
+		    (double)bytes / 1e6);
+		break;
+	case RELIEF_QUEUE:
+		say_sparingly(sv,
+			      "memory pressure: refused %d waiting requests, nothing new is taken "
+			      "until it has been calm for %u s",
+			      refuse_waiting(sv), (unsigned int)(PRESSURE_CALM_NS / 1000000000));
+		sv->step_owed = true;
+		break;
+	case RELIEF_NONE:
+		break;
+	}
+}
+
+const char *server_pressure(const struct server *sv)
+{
+	return sv->pressure.source[0] ? sv->pressure.source : NULL;
+}
+
 /* The kernel has admitted what comes: this daemon's own limits are not to be lower. */
 static int attach_device(struct server *sv, struct err *e)
 {
@@ -250,6 +315,8 @@ int server_step(struct server *sv, struct err *e)
 		rc = transport_poll(sv->device, 0, e);
 	if (rc)
 		return rc;
+	if (pressure_told(&sv->pressure))
+		server_relieve(sv);
 	if (sv->step_owed || engine_runnable(sv->en) > 0) {
 		sv->step_owed = false;
 		rc = engine_step(sv->en, e);
@@ -302,10 +369,16 @@ int server_open(struct server **out, struct engine *en, const struct server_opts
 	sv->en = en;
 	sv->info = engine_info(en);
 	sv->start_ns = now_ns();
+	rc = pressure_open(&sv->pressure, o->pressure ? o->pressure : "off", e);
+	if (rc) {
+		free(sv);
+		return rc;
+	}
 	sampling_default(&sv->sampling, en);
 	rc = grammar_cache_open(&sv->grammars, engine_tokenizer(en), sv->info->vocab, eos, n_eos,
 				e);
 	if (rc) {
+		pressure_close(&sv->pressure);
 		free(sv);
 		return rc;
 	}
@@ -313,9 +386,12 @@ int server_open(struct server **out, struct engine *en, const struct server_opts
 		rc = err_set(e, -ENOMEM, "server: no memory");
 	else
 		rc = socket_transport_open(&sv->t, &so, &client_handler, sv, e);
+	if (!rc && pressure_fd(&sv->pressure) >= 0)
+		rc = transport_watch(sv->t, pressure_fd(&sv->pressure), e);
 	if (!rc && o->use_device)
 		rc = open_device(sv, e);
 	if (rc) {
+		pressure_close(&sv->pressure);
 		transport_close(sv->device);
 		transport_close(sv->t);
 		grammar_cache_close(sv->grammars);
@@ -414,5 +490,6 @@ void server_close(struct server *sv)
 	clients_reap(sv);
 	limits_free(&sv->limits);
 	grammar_cache_close(sv->grammars);
+	pressure_close(&sv->pressure);
 	free(sv);
 }

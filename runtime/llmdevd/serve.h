@@ -37,6 +37,7 @@ struct server_opts {
 	int max_batch; /* requests that the engine runs at once, for STATUS */
 	int max_sessions;
 	uint64_t park_ns; /* how long a client may leave its events unread */
+	const char *pressure; /* what tells of memory pressure, see pressure.h; NULL: nothing */
 	double pace; /* tokens per second and request at most; 0: no limit */
 	bool verbose; /* also log sessions and requests that went well */
 	/* One line without newline for every event of the daemon's life; must not be NULL. */
@@ -53,6 +54,13 @@ int server_open(struct server **out, struct engine *en, const struct server_opts
 int server_watch(struct server *sv, int fd, struct err *e);
 /* Waits for something to do, does it, returns. -errno: the engine or the system failed. */
 int server_step(struct server *sv, struct err *e);
+/*
+ * The machine is short of memory: takes the next step of pressure.h's. server_step() does so by
+ * itself when what it watches says so.
+ */
+void server_relieve(struct server *sv);
+/* What is watched for that, for people; NULL: nothing. */
+const char *server_pressure(const struct server *sv);
 /*
  * Start nothing new. server_step() goes on until server_idle(): running answers end, or
  * deadline_ns (CLOCK_MONOTONIC) passes. What has not run stays with the clients, which hand it to

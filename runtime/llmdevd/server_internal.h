@@ -20,6 +20,7 @@
 #include "llmdevd/conversation.h"
 #include "llmdevd/limits.h"
 #include "llmdevd/payload.h"
+#include "llmdevd/pressure.h"
 #include "llmdevd/serve.h"
 #include "transport/transport.h"
 
@@ -97,6 +98,7 @@ struct server {
 	int log_room; /* lines that clients bring about and that may still be logged now */
 	uint64_t log_ns; /* when that was last looked at */
 	unsigned int log_left_out;
+	struct pressure pressure;
 	bool step_owed; /* a cancelled request ends in the next step */
 	bool reap_owed; /* a client without a channel lost its last turn */
 	bool swap_reported; /* that the swap file has ended; or there never was one */

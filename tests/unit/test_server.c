@@ -13,6 +13,7 @@
 #include "lib/llmdev.h"
 #include "llm.h"
 #include "llmdevd/limits.h"
+#include "llmdevd/pressure.h"
 #include "llmdevd/serve.h"
 #include "tests/tap.h"
 
@@ -334,6 +335,80 @@ static void test_admission(void)
 	stop();
 }
 
+/* ---- memory pressure ------------------------------------------------------------------------------ */
+
+static void test_pressure_steps(void)
+{
+	const uint64_t t0 = 1000, calm = PRESSURE_CALM_NS;
+	struct pressure p;
+	struct err e;
+
+	CHECK(!pressure_open(&p, "off", &e) && pressure_fd(&p) < 0 && !pressure_told(&p),
+	      "off: nothing is watched");
+	CHECK(pressure_next(&p, t0) == RELIEF_CACHE && !pressure_refuses(&p, t0 + 1),
+	      "the cache goes first");
+	CHECK(pressure_next(&p, t0 + calm - 1) == RELIEF_IDLE, "then idle conversations");
+	CHECK(pressure_next(&p, t0 + 2 * calm) == RELIEF_CACHE,
+	      "after a calm time: from the start");
+	pressure_next(&p, t0 + 2 * calm + 1);
+	CHECK(pressure_next(&p, t0 + 2 * calm + 2) == RELIEF_QUEUE &&
+		      pressure_next(&p, t0 + 2 * calm + 3) == RELIEF_QUEUE &&
+		      pressure_refuses(&p, t0 + 3 * calm),
+	      "then the queue, which stays closed");
+	CHECK(!pressure_refuses(&p, t0 + 3 * calm + 3), "until it has been calm");
+	pressure_close(&p);
+	CHECK(pressure_open(&p, "/nowhere/memory.pressure", &e) == -ENOENT &&
+		      strstr(e.msg, "/nowhere/memory.pressure"),
+	      "a file that is not there: %s", e.msg);
+	CHECK(pressure_open(&p, "/dev/null", &e) == -EINVAL && strstr(e.msg, "/dev/null"),
+	      "one that tells of no pressure: %s", e.msg);
+	CHECK(!pressure_open(&p, "auto", &e) && !pressure_told(&p), "auto takes what there is: %s",
+	      p.source);
+	pressure_close(&p);
+}
+
+static void test_pressure(void)
+{
+	struct engine_opts eo = engine_opts();
+	struct server_opts so = server_opts();
+	struct llmdev *a, *b, *c;
+	struct llmdev_event ev;
+	struct engine_stats st;
+	uint64_t running, waiting, second;
+
+	eo.max_seqs = 1;
+	REQUIRE(start(&eo, &so), "a daemon that runs one request at a time");
+	a = client();
+	b = client();
+	c = client();
+	second = ask(c, 200, NULL, 0, 0);
+	CHECK(next_end(c, &ev) && ev.kind == LLMDEV_DONE, "an idle conversation");
+	engine_stats(engine, &st);
+	CHECK(st.kv_held, "holds pages");
+	running = ask(a, 300, "alice", 0, 0);
+	step(5);
+	waiting = ask(b, 4, "bob", 0, 0);
+	step(5);
+	server_relieve(server);
+	engine_stats(engine, &st);
+	CHECK(!st.kv_cached && st.kv_held, "pressure: the cache is given up first");
+	server_relieve(server);
+	server_relieve(server);
+	engine_stats(engine, &st);
+	CHECK(!st.kv_cached, "then idle conversations");
+	CHECK(refused(b, waiting, ENOSPC, "memory", "still waiting"), "then what waits is refused");
+	second = ask(c, 4, NULL, 0, 0);
+	CHECK(refused(c, second, ENOSPC, "memory", "nothing new is taken"), "... and what comes");
+	CHECK(next_end(a, &ev) && ev.kind == LLMDEV_DONE && ev.request == running &&
+		      ev.finish == LLMDEV_LENGTH,
+	      "what runs goes on");
+	CHECK(unfinished() == 0, "nothing is left");
+	llmdev_close(a);
+	llmdev_close(b);
+	llmdev_close(c);
+	stop();
+}
+
 /* ---- every possible step -------------------------------------------------------------------------- */
 
 static void test_cancel_everywhere(void)
@@ -552,6 +627,8 @@ int main(void)
 	test_tally();
 	test_limits();
 	test_admission();
+	test_pressure_steps();
+	test_pressure();
 	test_cancel_everywhere();
 	test_status();
 	test_flood();
