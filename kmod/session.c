@@ -220,30 +220,30 @@ static ssize_t read_events(struct kiocb *iocb, struct iov_iter *to)
 {
 	struct llm_session *ses = iocb->ki_filp->private_data;
 	bool nonblock = iocb->ki_filp->f_flags & O_NONBLOCK || iocb->ki_flags & IOCB_NOWAIT;
-	size_t want = min_t(size_t, iov_iter_count(to), LLM_EVENT_MAX), bad;
+	size_t want = min_t(size_t, iov_iter_count(to), LLM_EVENT_MAX), bad = 0;
 	unsigned int faults = 0;
 	ssize_t n;
 
 	for (;;) {
 		LLM_DEAD(dead);
 
-		/* Pages are brought in before the lock is taken; one that vanished again is tried
-		 * again, but not for ever: some faults cannot be had in advance (tags of memory).
-		 * What was copied is taken away only if all of it arrived. */
-		bad = fault_in_iov_iter_writeable(to, want);
-		if (bad == want)
-			return -EFAULT;
 		spin_lock(&ses->dev->lock);
 		pagefault_disable();
 		n = take_records(ses, to, &dead);
 		pagefault_enable();
 		spin_unlock(&ses->dev->lock);
 		llm_bury(&dead);
+		/* Pages are brought in without the lock, if need be; one that vanished again is tried
+		 * again, but not for ever: some faults cannot be had in advance (tags of memory).
+		 * What was copied is taken away only if all of it arrived. */
 		if (n == -EFAULT) {
 			if (bad || ++faults > LLM_FAULTS_MAX)
 				return -EFAULT;
 			if (signal_pending(current))
 				return -ERESTARTSYS;
+			bad = fault_in_iov_iter_writeable(to, want);
+			if (bad == want)
+				return -EFAULT;
 			cond_resched();
 			continue;
 		}

@@ -208,8 +208,6 @@ ssize_t llm_text_read(struct kiocb *iocb, struct iov_iter *to)
 		struct taken t;
 		int rc;
 
-		if (fault_in_iov_iter_writeable(to, page) == page)
-			return -EFAULT;
 		spin_lock(&dev->lock);
 		pagefault_disable();
 		t = take_text(ses, to, &dead);
@@ -220,8 +218,9 @@ ssize_t llm_text_read(struct kiocb *iocb, struct iov_iter *to)
 		llm_bury(&dead);
 		if (t.bytes)
 			return t.bytes;
-		if (t.result == -EFAULT) { /* the page went away again */
-			if (++faults > LLM_FAULTS_MAX)
+		if (t.result == -EFAULT) { /* the page is not there, or went away again */
+			if (++faults > LLM_FAULTS_MAX ||
+			    fault_in_iov_iter_writeable(to, page) == page)
 				return -EFAULT;
 			if (signal_pending(current))
 				return -ERESTARTSYS;
