@@ -24,6 +24,7 @@ static const struct command {
 	{"inspect", cmd_inspect, "what a model is, needs, and can reach on this machine"},
 	{"models", cmd_models, "the models in this machine's caches"},
 	{"bench", cmd_bench, "measure loading, decoding, prefill"},
+	{"doctor", cmd_doctor, "what on this machine stands in the way, and what mends it"},
 	{"synth", cmd_synth, "write a model of any shape with random weights"},
 };
 
