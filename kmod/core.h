@@ -225,7 +225,8 @@ enum llm_request_state {
  * @resume_len: its bytes
  * @ids: those posted so far
  * @n_ids: how many
- * @max_ids: how many @ids has memory for: in the transcript no more than there are
+ * @max_ids: how many there may be
+ * @cap_ids: how many @ids has memory for: in the transcript no more than there are
  * @posted_bytes: text bytes posted with them
  * @seq: of the next event
  * @finish: LLM_FINISH_* once it ended in DONE
@@ -254,7 +255,7 @@ struct llm_request {
 	u8 resume[LLM_RESUME_MAX];
 	u32 resume_len;
 	s32 *ids;
-	u32 n_ids, max_ids;
+	u32 n_ids, max_ids, cap_ids;
 	u64 posted_bytes, seq;
 	u32 finish;
 	void *terminal;
@@ -290,6 +291,9 @@ struct llm_request {
  * @n_requests: those that their opener is charged for
  * @n_live: those whose terminal event is not known
  * @transcript: bytes of finished turns
+ * @spare_ids: memory of an earlier request for the next one's @ids, or NULL; no more than the ring's
+ * @spare_cap: how many it is for
+ * @spare_terminal: likewise for @terminal; there are both or none
  * @ring: events for the reader
  * @read_offset: text mode: bytes of the first record's text that were read
  * @draft: text mode: what was written and not submitted
@@ -316,6 +320,9 @@ struct llm_session {
 	struct list_head turns, waiting, fat, terminals;
 	unsigned int n_requests, n_live;
 	u64 transcript;
+	s32 *spare_ids;
+	u32 spare_cap;
+	void *spare_terminal;
 	struct llm_ring ring;
 	u32 read_offset;
 	char *draft;

@@ -40,12 +40,41 @@ void llm_bury(struct llm_dead *d)
 		struct llm_device *dev = ses->dev;
 
 		kvfree(ses->ring.buf);
+		kvfree(ses->spare_ids);
+		kvfree(ses->spare_terminal);
 		kvfree(ses->draft);
 		put_cred(ses->cred);
 		kfree(ses);
 		atomic_dec(&llm_live);
 		llm_device_put(dev);
 	}
+}
+
+/*
+ * A session keeps what its last request needed for the next one: zeroing that much memory takes longer
+ * than all the rest of a submission.
+ */
+static void spare_take(struct llm_session *ses, struct llm_request *rq)
+{
+	spin_lock(&ses->dev->lock);
+	if (ses->spare_ids && ses->spare_cap >= rq->max_ids) {
+		rq->ids = ses->spare_ids;
+		rq->cap_ids = ses->spare_cap;
+		rq->terminal = ses->spare_terminal;
+		ses->spare_ids = ses->spare_terminal = NULL;
+	}
+	spin_unlock(&ses->dev->lock);
+}
+
+/* What is left in *@ids and *@terminal is to be freed. The lock is held. */
+static void spare_give(struct llm_session *ses, s32 **ids, u32 cap, void **terminal)
+{
+	if (ses->closed || !*ids || !*terminal || (u64)cap * sizeof(s32) > ses->ring.size ||
+	    (ses->spare_ids && ses->spare_cap >= cap))
+		return;
+	ses->spare_cap = cap;
+	swap(ses->spare_ids, *ids);
+	swap(ses->spare_terminal, *terminal);
 }
 
 /* Ids that the answer may have. */
@@ -71,8 +100,13 @@ struct llm_request *llm_request_new(struct llm_session *ses, const struct llm_su
 	rq->sub = *sub;
 	rq->ses = ses;
 	rq->max_ids = most_ids(ses, sub);
-	rq->ids = kvmalloc_array(rq->max_ids ?: 1, sizeof(s32), GFP_KERNEL_ACCOUNT);
-	rq->terminal = kvmalloc(LLM_TERMINAL_MAX, GFP_KERNEL_ACCOUNT);
+	llm_transcript_trim(ses);
+	spare_take(ses, rq);
+	if (!rq->ids) {
+		rq->cap_ids = rq->max_ids;
+		rq->ids = kvmalloc_array(rq->cap_ids ?: 1, sizeof(s32), GFP_KERNEL_ACCOUNT);
+		rq->terminal = kvmalloc(LLM_TERMINAL_MAX, GFP_KERNEL_ACCOUNT);
+	}
 	rq->reason = ECANCELED;
 	INIT_LIST_HEAD(&rq->turn);
 	INIT_LIST_HEAD(&rq->waiting);
@@ -95,6 +129,7 @@ void llm_request_put(struct llm_request *rq, struct llm_dead *dead)
 	lockdep_assert_held(&ses->dev->lock);
 	if (!refcount_dec_and_test(&rq->ref.refcount))
 		return;
+	spare_give(ses, &rq->ids, rq->cap_ids, &rq->terminal);
 	list_add(&rq->turn, &dead->requests);
 	llm_session_put(ses, dead);
 }
@@ -258,7 +293,6 @@ int llm_request_submit(struct llm_request *rq, u64 *id)
 	struct llm_account *b = kzalloc(sizeof(*b), GFP_KERNEL_ACCOUNT);
 	int rc;
 
-	llm_transcript_trim(ses);
 	if (!a || !b) {
 		request_free(rq);
 		rc = -ENOMEM;
@@ -429,7 +463,8 @@ void llm_transcript_trim(struct llm_session *ses)
 		if (ids && kref_read(&rq->ref) == 2) { /* nobody copies them */
 			swap(ids, rq->ids);
 			swap(terminal, rq->terminal);
-			rq->max_ids = rq->n_ids;
+			spare_give(ses, &ids, rq->cap_ids, &terminal);
+			rq->cap_ids = rq->n_ids;
 		} else {
 			if (rq->kept)
 				list_add_tail(&rq->fat, &ses->fat);
