@@ -1,44 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
-/*
- * Who has how many unfinished requests. Owns nothing: accounts stand in trees of their users, under
- * their users' locks, and are allocated and freed by them.
- */
+/* Who has how much of a device: its uids and principals, in a tree. Under device->lock. */
 #include "core.h"
 
 #include <linux/slab.h>
 
-struct llm_account *llm_account_charge(struct llm_accounts *a, u64 key, unsigned int max,
-				       struct llm_account **spare)
+struct llm_account *llm_account_get(struct llm_device *dev, u64 key, struct llm_account **spare)
 {
-	struct rb_node **p = &a->root.rb_node, *parent = NULL;
+	struct rb_node **p = &dev->accounts.rb_node, *parent = NULL;
 	struct llm_account *acc;
 
 	while (*p) {
 		parent = *p;
 		acc = rb_entry(parent, struct llm_account, node);
-		if (acc->key == key) {
-			if (acc->count >= max)
-				return NULL;
-			acc->count++;
+		if (acc->key == key)
 			return acc;
-		}
 		p = key < acc->key ? &parent->rb_left : &parent->rb_right;
 	}
-	if (!max)
-		return NULL;
 	acc = *spare;
 	*spare = NULL;
-	acc->key = key;
-	acc->count = 1;
+	*acc = (struct llm_account){.key = key};
 	rb_link_node(&acc->node, parent, p);
-	rb_insert_color(&acc->node, &a->root);
+	rb_insert_color(&acc->node, &dev->accounts);
 	return acc;
 }
 
-struct llm_account *llm_account_release(struct llm_accounts *a, struct llm_account *acc)
+void llm_account_put(struct llm_device *dev, struct llm_account *acc)
 {
-	if (!acc || --acc->count)
-		return NULL;
-	rb_erase(&acc->node, &a->root);
-	return acc;
+	if (acc->requests || acc->sessions)
+		return;
+	rb_erase(&acc->node, &dev->accounts);
+	kfree(acc); /* small, never from vmalloc: does not sleep */
 }

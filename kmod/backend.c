@@ -4,7 +4,8 @@
  * new one is told of the past in replay.c.
  *
  * A message is chosen under device->lock and copied without it; backend->read_lock keeps readers in
- * line. What was chosen and could not be copied is put back.
+ * line. What was chosen and could not be copied is put back, unless the device was taken away
+ * meanwhile: llm_device_orphan() has seen to everything then.
  */
 #include "core.h"
 #include "trace.h"
@@ -40,11 +41,11 @@ void llm_outgoing_session(struct llm_outgoing *m, struct llm_session *ses, u32 t
 	if (type != LLM_MSG_SESSION_OPEN)
 		return;
 	m->body.session = (struct llm_msg_session){
-		.uid = from_kuid_munged(&init_user_ns, ses->cred->euid),
-		.gid = from_kgid_munged(&init_user_ns, ses->cred->egid),
-		.pid = ses->pid,
+		.uid = ses->opener.uid,
+		.gid = ses->opener.gid,
+		.pid = ses->opener.pid,
 		.mode = ses->mode,
-		.cgroup = ses->cgroup,
+		.cgroup = ses->opener.cgroup,
 	};
 	m->body_len = sizeof(m->body.session);
 	if (ses->lost)
@@ -72,7 +73,7 @@ void llm_outgoing_submit(struct llm_outgoing *m, struct llm_request *rq)
 }
 
 /* Takes the note off the list; what it is about is held by the message. */
-static void take_note(struct llm_outgoing *m, struct llm_note *n, struct llm_dead *dead)
+static void take_note(struct llm_outgoing *m, struct llm_note *n)
 {
 	struct llm_session *ses;
 	struct llm_request *rq;
@@ -89,7 +90,7 @@ static void take_note(struct llm_outgoing *m, struct llm_note *n, struct llm_dea
 	} else if (n->type == LLM_MSG_SESSION_CLOSE) {
 		ses = container_of(n, struct llm_session, close);
 		llm_outgoing_session(m, ses, n->type);
-		llm_session_put(ses, dead);
+		llm_session_put(ses);
 	} else {
 		llm_outgoing_session(m, container_of(n, struct llm_session, resume), n->type);
 	}
@@ -99,7 +100,7 @@ static void take_note(struct llm_outgoing *m, struct llm_note *n, struct llm_dea
  * The next message to *m. The past goes first, then notes; a session is opened before its first
  * SUBMIT. A request in a message counts as delivered from here on: it is cancelled by message.
  */
-static bool choose(struct llm_backend *be, struct llm_outgoing *m, struct llm_dead *dead)
+static bool choose(struct llm_backend *be, struct llm_outgoing *m)
 {
 	struct llm_device *dev = be->dev;
 	struct llm_request *rq;
@@ -110,15 +111,15 @@ static bool choose(struct llm_backend *be, struct llm_outgoing *m, struct llm_de
 		m->past = true;
 		return true;
 	}
-	if (dev->quiesce) {
-		dev->quiesce = false;
+	if (be->quiesce) {
+		be->quiesce = false;
 		m->head.type = LLM_MSG_QUIESCE;
-		m->body.quiesce.deadline_ns = dev->quiesce_ns;
+		m->body.quiesce.deadline_ns = be->quiesce_ns;
 		m->body_len = sizeof(m->body.quiesce);
 		return true;
 	}
 	if (!list_empty(&dev->notes)) {
-		take_note(m, list_first_entry(&dev->notes, struct llm_note, node), dead);
+		take_note(m, list_first_entry(&dev->notes, struct llm_note, node));
 		return true;
 	}
 	p = rb_first_cached(&dev->queue);
@@ -134,16 +135,20 @@ static bool choose(struct llm_backend *be, struct llm_outgoing *m, struct llm_de
 	return true;
 }
 
-static bool has_message(struct llm_backend *be)
+/* A message, or the end. */
+static __poll_t readable(struct llm_backend *be)
 {
 	struct llm_device *dev = be->dev;
-	bool yes;
+	__poll_t mask = 0;
 
-	spin_lock(&dev->lock);
-	yes = be->replay_end || !list_empty(&be->replay) || dev->quiesce || !list_empty(&dev->notes) ||
-	      rb_first_cached(&dev->queue);
-	spin_unlock(&dev->lock);
-	return yes;
+	llm_lock(dev);
+	if (dev->backend != be)
+		mask = EPOLLIN | EPOLLRDNORM | EPOLLHUP;
+	else if (be->replay_end || !list_empty(&be->replay) || be->quiesce ||
+		 !list_empty(&dev->notes) || rb_first_cached(&dev->queue))
+		mask = EPOLLIN | EPOLLRDNORM;
+	llm_unlock(dev);
+	return mask;
 }
 
 /* ---- copying it ---------------------------------------------------------------------------------------- */
@@ -204,7 +209,7 @@ static void sent(struct llm_backend *be, struct llm_outgoing *m)
 }
 
 /* It was not: it is put back. */
-static void unsent(struct llm_backend *be, struct llm_outgoing *m, struct llm_dead *dead)
+static void unsent(struct llm_backend *be, struct llm_outgoing *m)
 {
 	struct llm_device *dev = be->dev;
 
@@ -212,16 +217,16 @@ static void unsent(struct llm_backend *be, struct llm_outgoing *m, struct llm_de
 		if (m->rq && m->rq->told) {
 			m->rq->told = false;
 			if (m->rq->state == LLM_RQ_OVER || m->rq->ses->closed)
-				llm_request_abandon(m->rq, ECANCELED, "", dead);
+				llm_request_abandon(m->rq, ECANCELED, "");
 		}
 		return;
 	}
 	switch (m->head.type) {
 	case LLM_MSG_QUIESCE:
-		dev->quiesce = true;
+		be->quiesce = true;
 		break;
 	case LLM_MSG_SUBMIT:
-		llm_request_undelivered(m->rq, dead);
+		llm_request_undelivered(m->rq);
 		break;
 	case LLM_MSG_CANCEL:
 		if (m->rq->in_tree)
@@ -237,36 +242,36 @@ static void unsent(struct llm_backend *be, struct llm_outgoing *m, struct llm_de
 	}
 }
 
-/* One message. Bytes; 0: there is none. */
+/* One message. Its bytes; 0: the device was taken away; -EAGAIN: there is none. */
 static ssize_t read_one(struct llm_backend *be, struct iov_iter *to)
 {
 	struct llm_device *dev = be->dev;
 	struct llm_outgoing m;
-	LLM_DEAD(dead);
-	ssize_t rc = 0;
-	bool any;
+	bool any, mine;
+	ssize_t rc;
 
-	spin_lock(&dev->lock);
-	any = choose(be, &m, &dead);
-	spin_unlock(&dev->lock);
-	if (any) {
-		m.head.size = size_of(&m);
-		m.head.generation = be->generation;
-		rc = iov_iter_count(to) < m.head.size ? -EMSGSIZE : copy_message(&m, to);
-		spin_lock(&dev->lock);
-		if (rc)
-			unsent(be, &m, &dead);
-		else
-			sent(be, &m);
-		if (m.rq)
-			llm_request_put(m.rq, &dead);
-		if (m.ses)
-			llm_session_put(m.ses, &dead);
-		spin_unlock(&dev->lock);
-		rc = rc ?: m.head.size;
-	}
-	llm_bury(&dead);
-	return rc;
+	llm_lock(dev);
+	mine = dev->backend == be;
+	any = mine && choose(be, &m);
+	llm_unlock(dev);
+	if (!any)
+		return mine ? -EAGAIN : 0;
+	m.head.size = size_of(&m);
+	m.head.generation = be->generation;
+	rc = iov_iter_count(to) < m.head.size ? -EMSGSIZE : copy_message(&m, to);
+	llm_lock(dev);
+	if (dev->backend != be)
+		;
+	else if (rc)
+		unsent(be, &m);
+	else
+		sent(be, &m);
+	if (m.rq)
+		llm_request_put(m.rq);
+	if (m.ses)
+		llm_session_put(m.ses);
+	llm_unlock(dev);
+	return rc ?: m.head.size;
 }
 
 static ssize_t llm_backend_read(struct kiocb *iocb, struct iov_iter *to)
@@ -280,11 +285,9 @@ static ssize_t llm_backend_read(struct kiocb *iocb, struct iov_iter *to)
 			return -ERESTARTSYS;
 		n = read_one(be, to);
 		mutex_unlock(&be->read_lock);
-		if (n)
+		if (n != -EAGAIN || nonblock)
 			return n;
-		if (nonblock)
-			return -EAGAIN;
-		n = wait_event_interruptible(be->dev->backend_wait, has_message(be));
+		n = wait_event_interruptible(be->dev->backend_wait, readable(be));
 		if (n)
 			return n;
 	}
@@ -295,7 +298,7 @@ static __poll_t llm_backend_poll(struct file *file, poll_table *pt)
 	struct llm_backend *be = file->private_data;
 
 	poll_wait(file, &be->dev->backend_wait, pt);
-	return has_message(be) ? EPOLLIN | EPOLLRDNORM : 0;
+	return readable(be);
 }
 
 /* ---- the file -------------------------------------------------------------------------------------------- */
@@ -318,7 +321,7 @@ static long do_post(struct file *file, void *arg, void __user *user)
 
 static const struct llm_command commands[] = {
 	{LLM_IOC_QUERY, sizeof(struct llm_query), 8, do_query},
-	{LLM_IOC_POST, sizeof(struct llm_post), sizeof(struct llm_post), do_post},
+	{LLM_IOC_POST, sizeof(struct llm_post), sizeof(struct llm_post), do_post, true},
 };
 
 static long llm_backend_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
@@ -329,9 +332,13 @@ static long llm_backend_ioctl(struct file *file, unsigned int cmd, unsigned long
 static int llm_backend_release(struct inode *inode, struct file *file)
 {
 	struct llm_backend *be = file->private_data;
+	struct llm_device *dev = be->dev;
 
-	llm_device_orphan(be->dev);
-	llm_device_put(be->dev);
+	llm_lock(dev);
+	if (dev->backend == be)
+		llm_device_orphan(dev);
+	llm_unlock(dev);
+	llm_device_put(dev);
 	kvfree(be->record);
 	kfree(be);
 	return 0;
@@ -348,9 +355,8 @@ static const struct file_operations llm_backend_fops = {
 };
 
 /* What another model began cannot be continued. */
-static void end_foreign(struct llm_device *dev, struct llm_dead *dead)
+static void end_foreign(struct llm_device *dev)
 {
-	struct llm_session *ses;
 	struct rb_node *p, *next;
 
 	for (p = rb_first(&dev->requests); p; p = next) {
@@ -361,12 +367,28 @@ static void end_foreign(struct llm_device *dev, struct llm_dead *dead)
 			continue;
 		llm_request_abandon(
 			rq, ESTALE,
-			"answer: it began with another model or another build: ask again", dead);
+			"answer: it began with another model or another build: ask again");
 	}
-	list_for_each_entry(ses, &dev->sessions, node) {
-		if (ses->transcript)
-			ses->lost = true;
-		llm_transcript_forget(ses, dead);
+}
+
+/* Nor can what it said. One session at a time; nothing is added, for there is no backend. */
+static void forget_foreign(struct llm_device *dev)
+{
+	struct llm_session *ses;
+	bool more = true;
+
+	while (more) {
+		more = false;
+		llm_lock(dev);
+		list_for_each_entry(ses, &dev->sessions, node) {
+			if (!ses->transcript)
+				continue;
+			ses->lost = more = true;
+			llm_transcript_forget(ses);
+			break;
+		}
+		llm_unlock(dev);
+		cond_resched();
 	}
 }
 
@@ -374,7 +396,6 @@ int llm_backend_attach(struct llm_device *dev, const struct llm_device_attach *a
 		       struct file **file)
 {
 	struct llm_backend *be = kzalloc(sizeof(*be), GFP_KERNEL_ACCOUNT);
-	LLM_DEAD(dead);
 	int rc = -ENOMEM;
 
 	if (!be)
@@ -399,19 +420,20 @@ int llm_backend_attach(struct llm_device *dev, const struct llm_device_attach *a
 	stream_open(NULL, *file);
 	llm_device_get(dev);
 	llm_device_adopted(dev);
-	spin_lock(&dev->lock);
+	if (dev->fingerprint != a->fingerprint) /* changes only here; llm_devices_lock is held */
+		forget_foreign(dev);
+	llm_lock(dev);
 	be->generation = ++dev->generation;
 	if (dev->fingerprint != a->fingerprint)
-		end_foreign(dev, &dead);
+		end_foreign(dev);
 	dev->fingerprint = a->fingerprint;
 	dev->features = a->features;
 	dev->context = a->context;
 	dev->backend = be;
 	dev->state = LLM_DEV_SERVED;
 	llm_replay_begin(be);
-	trace_llm_backend_attach(dev->number, be->generation);
-	spin_unlock(&dev->lock);
-	llm_bury(&dead);
+	trace_llm_backend_attach(be);
+	llm_unlock(dev);
 	return 0;
 out:
 	kvfree(be->record);

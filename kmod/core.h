@@ -10,9 +10,11 @@
  *
  * Locking. device->lock, a spinlock, guards everything of a device, its sessions, requests and
  * backend unless a field says otherwise. Nothing sleeps under it: memory is allocated before it is
- * taken and freed after it was let go (struct llm_dead collects), user memory is only touched with
- * page faults off. llm_devices_lock, a mutex, guards the list of devices and serialises what
- * /dev/llm-control does; it is taken first.
+ * taken and freed by llm_unlock(), user memory is only touched with page faults off. What is done
+ * for one request or event takes O(log n); what ends or hands over a backend walks over the
+ * requests and sessions, which are bounded, and never over all their turns at once.
+ * llm_devices_lock, a mutex, guards the list of devices and serialises what /dev/llm-control does;
+ * it is taken first.
  *
  * Lifetimes. A session holds its device, a request its session, the backend its device. A session
  * goes when its file is closed, its requests are gone and the backend was told.
@@ -39,82 +41,66 @@
 
 struct llm_backend;
 struct llm_device;
+struct llm_outgoing;
 struct llm_request;
 struct llm_session;
 
 /* Bytes of a terminal event's record; each request owns so many for it. */
 #define LLM_TERMINAL_MAX 8192
 
-/* ---- parameters of the module (main.c); read once where used ------------------------------------- */
+/* ---- limits ---------------------------------------------------------------------------------------- */
 
+/**
+ * struct llm_limits - of a device; may change at any time, and then counts for what comes
+ * @max_file: unfinished requests of a session
+ * @max_principal: of a principal
+ * @max_uid: of a uid
+ * @max_device: of the device
+ * @max_sessions: open files of the device
+ * @max_uid_sessions: of a uid
+ * @max_transcript: bytes that a session remembers
+ * @recovery_ms: how long clients wait for another backend
+ * @max_request_ms: the longest that a request may take; 0: for ever
+ */
+struct llm_limits {
+	u32 max_file, max_principal, max_uid, max_device, max_sessions, max_uid_sessions;
+	u32 max_transcript, recovery_ms, max_request_ms;
+};
+
+/* Parameters of the module (main.c): what devices begin with, and what is the same for all. */
+extern struct llm_limits llm_limits;
 extern unsigned int llm_max_payload; /* bytes of one request's payload */
 extern unsigned int llm_max_events; /* bytes held for a reader; a power of two */
-extern unsigned int llm_max_transcript; /* bytes that a session remembers */
-extern unsigned int llm_max_sessions; /* of a device */
-extern unsigned int llm_max_file; /* unfinished requests of a session */
-extern unsigned int llm_max_principal; /* of a principal */
-extern unsigned int llm_max_uid; /* of a uid, on all devices */
-extern unsigned int llm_max_device; /* of a device */
-extern unsigned int llm_recovery_ms; /* where the creator of a device says nothing */
-extern int llm_admin_gid; /* its members may do what CAP_SYS_ADMIN may; < 0: none */
-
-/* ---- what is freed after the lock was let go ------------------------------------------------------- */
-
-/**
- * struct llm_dead - what lost its last reference under the lock; llm_bury() frees it
- * @requests: struct llm_request, by @turn
- * @sessions: struct llm_session, by @node
- */
-struct llm_dead {
-	struct list_head requests, sessions;
-};
-#define LLM_DEAD(d) \
-	struct llm_dead d = {LIST_HEAD_INIT((d).requests), LIST_HEAD_INIT((d).sessions)}
-
-/**
- * llm_bury() - free what was collected under the lock; may sleep
- * @d: what is freed
- */
-void llm_bury(struct llm_dead *d);
 
 /* ---- account.c ------------------------------------------------------------------------------------- */
 
 /**
- * struct llm_account - how many unfinished requests somebody has
- * @node: in its tree, by @key
- * @key: uid, or hash of the principal's label
- * @count: requests; the account goes with the last one
+ * struct llm_account - what a uid or a principal has of a device
+ * @node: in device->accounts, by @key
+ * @key: of whom; see request.c
+ * @requests: unfinished ones
+ * @sessions: open files; of uids only
  */
 struct llm_account {
 	struct rb_node node;
 	u64 key;
-	unsigned int count;
+	unsigned int requests, sessions;
 };
 
 /**
- * struct llm_accounts - those of one kind of key
- * @root: struct llm_account by @key; its lock is its owner's
+ * llm_account_get() - somebody's account; a new one has nothing; locked
+ * @dev: the device
+ * @key: of whom
+ * @spare: memory for a new one; NULL afterwards if it was used
  */
-struct llm_accounts {
-	struct rb_root root;
-};
+struct llm_account *llm_account_get(struct llm_device *dev, u64 key, struct llm_account **spare);
 
 /**
- * llm_account_charge() - charge one more request; NULL: more than the limit
- * @a: the accounts
- * @key: whose
- * @max: most that @key may have
- * @spare: memory for a new account; NULL afterwards if it was used
+ * llm_account_put() - free it if it has nothing (any more); locked
+ * @dev: the device
+ * @acc: the account
  */
-struct llm_account *llm_account_charge(struct llm_accounts *a, u64 key, unsigned int max,
-				       struct llm_account **spare);
-
-/**
- * llm_account_release() - one less; returns what is to be kfree()d, or NULL
- * @a: the accounts
- * @acc: the account, or NULL
- */
-struct llm_account *llm_account_release(struct llm_accounts *a, struct llm_account *acc);
+void llm_account_put(struct llm_device *dev, struct llm_account *acc);
 
 /* ---- ring.c ---------------------------------------------------------------------------------------- */
 
@@ -187,6 +173,19 @@ struct llm_note {
 	u32 type;
 };
 
+/**
+ * struct llm_who - a process, for the backend, for tracing, for people
+ * @uid: its effective one
+ * @gid: likewise
+ * @pid: its thread group
+ * @cgroup: id of its cgroup
+ */
+struct llm_who {
+	u32 uid, gid;
+	s32 pid;
+	u64 cgroup;
+};
+
 /* ---- requests -------------------------------------------------------------------------------------- */
 
 enum llm_request_state {
@@ -234,8 +233,8 @@ enum llm_request_state {
  *	read
  * @terminal_len: its bytes
  * @terminal_pos: the ring's head when it came: it is read after what is before that
- * @uid: charged account of the opener's uid; NULL: released
- * @who: of the principal
+ * @charged: account of the principal; NULL: neither it nor session->account is charged (any more)
+ * @submitter: whose call it was
  * @submitted_ns: CLOCK_MONOTONIC
  * @first_ns: first token
  */
@@ -261,7 +260,8 @@ struct llm_request {
 	void *terminal;
 	u32 terminal_len;
 	u64 terminal_pos;
-	struct llm_account *uid, *who;
+	struct llm_account *charged;
+	struct llm_who submitter;
 	u64 submitted_ns, first_ns;
 };
 
@@ -274,10 +274,9 @@ struct llm_request {
  * @id: unique for the device's life
  * @node: in device->sessions
  * @wait: readers
- * @cred: the opener's
+ * @opener: who opened it, with the file's credentials
+ * @account: of the opener's uid
  * @admin: the opener may set principals and priorities below 0
- * @pid: of the opener, for people
- * @cgroup: id of the opener's cgroup
  * @mode: LLM_MODE_*
  * @used: the mode stays as it is
  * @closed: the file is gone
@@ -311,10 +310,9 @@ struct llm_session {
 	u64 id;
 	struct list_head node;
 	wait_queue_head_t wait;
-	const struct cred *cred;
+	struct llm_who opener;
+	struct llm_account *account;
 	bool admin;
-	pid_t pid;
-	u64 cgroup;
 	u32 mode;
 	bool used, closed, known, lost, resume_owed;
 	struct list_head turns, waiting, fat, terminals;
@@ -336,10 +334,12 @@ struct llm_session {
 /* ---- the backend ----------------------------------------------------------------------------------- */
 
 /**
- * struct llm_backend - the daemon's file
+ * struct llm_backend - the daemon's file; without effect once it is not device->backend any more
  * @dev: its device, held
  * @generation: number of this attachment
  * @pid: of the process that attached
+ * @quiesce: it is to be told to let go
+ * @quiesce_ns: by then; 0: whenever it likes. Then the device is taken away from it.
  * @read_lock: one reader at a time; taken before device->lock, may be held while user memory is
  *	copied: only the daemon itself waits for it
  * @post_lock: likewise for POST
@@ -352,6 +352,8 @@ struct llm_backend {
 	struct llm_device *dev;
 	u32 generation;
 	pid_t pid;
+	bool quiesce;
+	u64 quiesce_ns;
 	struct mutex read_lock, post_lock;
 	u8 *record;
 	struct list_head replay;
@@ -389,9 +391,10 @@ struct llm_counters {
  * @number: N
  * @all: in llm_devices; under llm_devices_lock
  * @name: by-name label
- * @recovery_ms: how long clients wait for another backend
- * @max_request_ms: the longest that a request may take; 0: for ever
+ * @limits: written through sysfs, read once where used
  * @lock: see the top of this file
+ * @dead_requests: what lost its last reference, by @turn: llm_unlock() frees it
+ * @dead_sessions: likewise, by @node
  * @state: enum llm_device_state
  * @gone: destroyed: nothing begins any more
  * @generation: of the last attachment
@@ -407,15 +410,16 @@ struct llm_counters {
  * @queue: first undelivered request of each session, in the order in which backends get them
  * @deadlines: requests that have one
  * @notes: short messages for the backend, in order; they go first
- * @quiesce: the backend is to be asked to let go
- * @quiesce_ns: by then
- * @principals: accounts of this device's principals
+ * @accounts: of uids and principals, by key
  * @n_requests: charged requests
+ * @n_queued: those that no backend has
+ * @largest: bytes of the longest message that an unfinished or remembered request may need, ever
  * @last_request: id of the latest request
  * @last_session: of the latest session
  * @count: what sysfs tells
  * @recovery: ends the wait for a backend
  * @timeout: ends requests whose time is over
+ * @handover: takes the device away from a backend that was to let go of it
  */
 struct llm_device {
 	struct kref ref;
@@ -424,9 +428,10 @@ struct llm_device {
 	u32 number;
 	struct list_head all;
 	u8 name[LLM_NAME_MAX];
-	u32 recovery_ms, max_request_ms;
+	struct llm_limits limits;
 
 	spinlock_t lock;
+	struct list_head dead_requests, dead_sessions;
 	u8 state;
 	bool gone;
 	u32 generation;
@@ -440,22 +445,18 @@ struct llm_device {
 	struct rb_root requests;
 	struct rb_root_cached queue, deadlines;
 	struct list_head notes;
-	bool quiesce;
-	u64 quiesce_ns;
-	struct llm_accounts principals;
-	unsigned int n_requests;
+	struct rb_root accounts;
+	unsigned int n_requests, n_queued;
+	u64 largest;
 	u64 last_request, last_session;
 	struct llm_counters count;
-	struct delayed_work recovery, timeout;
+	struct delayed_work recovery, timeout, handover;
 };
 
 /* ---- main.c ---------------------------------------------------------------------------------------- */
 
 extern struct mutex llm_devices_lock;
 extern struct list_head llm_devices;
-/* Accounts of uids, of all devices; under llm_uids_lock, the innermost lock. */
-extern struct llm_accounts llm_uids;
-extern spinlock_t llm_uids_lock;
 
 /* Devices, sessions and requests that exist: none when the module goes. */
 extern atomic_t llm_live;
@@ -465,6 +466,13 @@ extern atomic_t llm_live;
  * @file: the file
  */
 bool llm_is_admin(const struct file *file);
+
+/**
+ * llm_who() - the calling process
+ * @who: filled
+ * @cred: with these credentials
+ */
+void llm_who(struct llm_who *who, const struct cred *cred);
 
 /* ---- device.c -------------------------------------------------------------------------------------- */
 
@@ -504,7 +512,22 @@ struct llm_device *llm_device_get(struct llm_device *dev);
 void llm_device_put(struct llm_device *dev);
 
 /**
- * llm_device_orphan() - the backend is gone: wait for another
+ * llm_lock() - take the device's lock
+ * @dev: the device
+ */
+static inline void llm_lock(struct llm_device *dev) __acquires(&dev->lock)
+{
+	spin_lock(&dev->lock);
+}
+
+/**
+ * llm_unlock() - let go of it, then free what lost its last reference meanwhile; may sleep
+ * @dev: the device; may be gone afterwards if nothing else holds it
+ */
+void llm_unlock(struct llm_device *dev) __releases(&dev->lock);
+
+/**
+ * llm_device_orphan() - the backend is gone: wait for another; locked
  * @dev: the device
  */
 void llm_device_orphan(struct llm_device *dev);
@@ -516,46 +539,36 @@ void llm_device_orphan(struct llm_device *dev);
 void llm_device_adopted(struct llm_device *dev);
 
 /**
+ * llm_device_quiesce() - have the backend let go: 0, or -EPIPE if there is none
+ * @dev: the device
+ * @deadline_ns: by then
+ */
+int llm_device_quiesce(struct llm_device *dev, u64 deadline_ns);
+
+/**
  * llm_device_rearm() - look at the deadlines again, soon; the lock is held
  * @dev: the device
  */
 void llm_device_rearm(struct llm_device *dev);
 
-/**
- * llm_device_abort() - end all requests for their clients
- * @dev: the device
- * @error: errno, positive
- * @why: for people
- */
-void llm_device_abort(struct llm_device *dev, int error, const char *why);
-
 /* ---- request.c ------------------------------------------------------------------------------------- */
 
 /**
- * llm_request_new() - a request, not submitted yet; sleeps
+ * llm_request_submit() - make a request, check the limits, queue it; sleeps
  * @ses: the session
- * @sub: what is asked for
- * @payload: of it; taken over
+ * @sub: what is asked for; @sub->request_id is set
+ * @payload: of it; taken over, also on failure
  * @principal: label, of @sub->principal_len bytes
  *
- * The payload is taken over also on failure; memory is charged to the caller. ERR_PTR(-ENOMEM).
+ * Memory is charged to the caller. -ENOMEM; -ENOSPC: a limit; -EPIPE: no backend and none expected.
  */
-struct llm_request *llm_request_new(struct llm_session *ses, const struct llm_submit *sub,
-				    void *payload, const u8 *principal);
-
-/**
- * llm_request_submit() - check the limits and queue it
- * @rq: the request
- * @id: out: its id
- *
- * On failure the request is freed. -ENOSPC: a limit; -EPIPE: no backend and none expected.
- */
-int llm_request_submit(struct llm_request *rq, u64 *id);
+int llm_request_submit(struct llm_session *ses, struct llm_submit *sub, void *payload,
+		       const u8 *principal);
 
 /* The lock is held for all that follow but llm_transcript_trim(). */
 
 /**
- * llm_request_find() - by its id, or NULL
+ * llm_request_find() - one that the backend has not let go of, by its id, or NULL
  * @dev: the device
  * @id: its id
  */
@@ -573,12 +586,11 @@ static inline void llm_request_get(struct llm_request *rq)
 /**
  * llm_request_put() - one less
  * @rq: the request
- * @dead: takes what lost its last reference
  */
-void llm_request_put(struct llm_request *rq, struct llm_dead *dead);
+void llm_request_put(struct llm_request *rq);
 
 /**
- * llm_request_delivered() - a backend has it from now on; its session's next one is queued
+ * llm_request_delivered() - the backend has it from now on, its session's next one is queued
  * @rq: the request
  */
 void llm_request_delivered(struct llm_request *rq);
@@ -586,80 +598,63 @@ void llm_request_delivered(struct llm_request *rq);
 /**
  * llm_request_undelivered() - it did not get it after all
  * @rq: the request
- * @dead: takes what lost its last reference
  */
-void llm_request_undelivered(struct llm_request *rq, struct llm_dead *dead);
+void llm_request_undelivered(struct llm_request *rq);
 
 /**
  * llm_request_cancel() - stop it: at once if no backend has it, else when the backend says so
  * @rq: the request
  * @reason: errno that CANCEL tells
- * @dead: takes what lost its last reference
  */
-void llm_request_cancel(struct llm_request *rq, int reason, struct llm_dead *dead);
+void llm_request_cancel(struct llm_request *rq, int reason);
 
 /**
  * llm_request_terminal() - its terminal event: for its reader, if there is one
  * @rq: the request
  * @record: a whole event record
  * @len: its bytes
- * @dead: takes what lost its last reference
  */
-void llm_request_terminal(struct llm_request *rq, const void *record, u32 len, struct llm_dead *dead);
+void llm_request_terminal(struct llm_request *rq, const void *record, u32 len);
 
 /**
  * llm_request_error() - the same, made here
  * @rq: the request
  * @error: errno, positive
  * @sentence: for people
- * @dead: takes what lost its last reference
  */
-void llm_request_error(struct llm_request *rq, int error, const char *sentence,
-		       struct llm_dead *dead);
+void llm_request_error(struct llm_request *rq, int error, const char *sentence);
 
 /**
  * llm_request_abandon() - end it for its client, if it has not ended, and for the backend
  * @rq: the request
  * @error: errno, positive
  * @sentence: for people
- * @dead: takes what lost its last reference
  */
-void llm_request_abandon(struct llm_request *rq, int error, const char *sentence,
-			 struct llm_dead *dead);
+void llm_request_abandon(struct llm_request *rq, int error, const char *sentence);
 
 /**
  * llm_request_released() - the backend holds it no longer; its slot is free once its end was read
  * @rq: the request
- * @dead: takes what lost its last reference
  */
-void llm_request_released(struct llm_request *rq, struct llm_dead *dead);
+void llm_request_released(struct llm_request *rq);
 
 /**
  * llm_request_read() - its end was read, or nobody is left to read it
  * @rq: the request
- * @dead: takes what lost its last reference
  */
-void llm_request_read(struct llm_request *rq, struct llm_dead *dead);
+void llm_request_read(struct llm_request *rq);
 
 /**
  * llm_transcript_forget() - forget all finished turns
  * @ses: the session
- * @dead: takes what lost its last reference
  */
-void llm_transcript_forget(struct llm_session *ses, struct llm_dead *dead);
+void llm_transcript_forget(struct llm_session *ses);
 
 /**
  * llm_transcript_trim() - give back what finished turns need no longer, in the client's context
  * @ses: the session
  */
 void llm_transcript_trim(struct llm_session *ses);
-
-/**
- * llm_transcript_add() - make the finished turn a part of the transcript, or drop it
- * @rq: the request
- * @dead: takes what lost its last reference
- */
-void llm_transcript_add(struct llm_request *rq, struct llm_dead *dead);
 
 /* ---- session.c ------------------------------------------------------------------------------------- */
 
@@ -668,9 +663,8 @@ extern const struct file_operations llm_session_fops;
 /**
  * llm_session_put() - one reference less; the lock is held
  * @ses: the session
- * @dead: takes what lost its last reference
  */
-void llm_session_put(struct llm_session *ses, struct llm_dead *dead);
+void llm_session_put(struct llm_session *ses);
 
 /**
  * llm_session_prepare() - memory for events, before the first request: 0 or -ENOMEM
@@ -685,11 +679,13 @@ int llm_session_prepare(struct llm_session *ses);
 void llm_session_drained(struct llm_session *ses);
 
 /**
- * llm_session_pop_terminal() - the reader has had the terminal event at the front; locked
+ * llm_session_trace_read() - the reader took (some of) a record; locked
  * @ses: the session
- * @dead: takes what lost its last reference
+ * @id: the request, whose end was not read yet
+ * @type: LLM_EVENT_*
+ * @bytes: how many
  */
-void llm_session_pop_terminal(struct llm_session *ses, struct llm_dead *dead);
+void llm_session_trace_read(struct llm_session *ses, u64 id, u32 type, u32 bytes);
 
 /**
  * llm_session_terminal() - whose end is the next thing to read; NULL: none, or records come first
@@ -756,7 +752,6 @@ static inline void llm_note_drop(struct llm_note *n)
  * @be: the backend
  */
 void llm_replay_begin(struct llm_backend *be);
-struct llm_outgoing;
 
 /**
  * llm_replay_next() - the next message of the past; false: it is all told; locked
@@ -803,6 +798,17 @@ struct llm_outgoing {
 };
 
 /**
+ * llm_message_max() - bytes of a SUBMIT, at most
+ * @payload: bytes of its payload
+ * @ids: ids that its answer may have
+ */
+static inline u64 llm_message_max(u64 payload, u64 ids)
+{
+	return sizeof(struct llm_msg) + sizeof(struct llm_msg_submit) + payload + LLM_PRINCIPAL_MAX +
+	       LLM_RESUME_MAX + ids * sizeof(s32) + 32;
+}
+
+/**
  * llm_outgoing_session() - a message about a session
  * @m: the message
  * @ses: the session
@@ -824,12 +830,15 @@ void llm_outgoing_submit(struct llm_outgoing *m, struct llm_request *rq);
  * @cmd: LLM_IOC_*
  * @size: of its structure here
  * @min_size: of its first version
- * @run: returns 0 or -errno; what it writes to the structure is copied back to @user afterwards
+ * @run: returns 0 or -errno
+ * @in_only: the structure is only read; else it is written back to @user, and where that cannot be
+ *	done the command is not run
  */
 struct llm_command {
 	unsigned int cmd;
 	u32 size, min_size;
 	long (*run)(struct file *file, void *arg, void __user *user);
+	bool in_only;
 };
 
 /**

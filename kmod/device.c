@@ -33,10 +33,17 @@ static void disarm(struct llm_device *dev, struct delayed_work *work)
 		llm_device_put(dev);
 }
 
+static unsigned long jiffies_until(u64 end)
+{
+	u64 now = ktime_get_ns();
+
+	return end > now ? nsecs_to_jiffies(end - now) + 1 : 0;
+}
+
 /* ---- the wait for a backend -------------------------------------------------------------------------- */
 
 /* Ends every request for its client. Those that no backend has are over altogether. */
-static void end_all(struct llm_device *dev, int error, const char *why, struct llm_dead *dead)
+static void end_all(struct llm_device *dev, int error, const char *why)
 {
 	struct rb_node *p, *next;
 
@@ -45,41 +52,28 @@ static void end_all(struct llm_device *dev, int error, const char *why, struct l
 
 		next = rb_next(p);
 		llm_request_get(rq);
-		llm_request_error(rq, error, why, dead);
+		llm_request_error(rq, error, why);
 		if (!rq->told)
-			llm_request_released(rq, dead);
+			llm_request_released(rq);
 		else
 			llm_note_send(dev, &rq->cancel, LLM_MSG_CANCEL);
-		llm_request_put(rq, dead);
+		llm_request_put(rq);
 	}
-}
-
-void llm_device_abort(struct llm_device *dev, int error, const char *why)
-{
-	LLM_DEAD(dead);
-
-	spin_lock(&dev->lock);
-	end_all(dev, error, why, &dead);
-	spin_unlock(&dev->lock);
-	llm_bury(&dead);
 }
 
 static void recovery_over(struct work_struct *work)
 {
 	struct llm_device *dev = container_of(work, struct llm_device, recovery.work);
 	struct llm_session *ses;
-	LLM_DEAD(dead);
 
-	spin_lock(&dev->lock);
+	llm_lock(dev);
 	if (dev->state == LLM_DEV_WAITING) {
 		dev->state = LLM_DEV_DEAD;
 		list_for_each_entry(ses, &dev->sessions, node) /* who polls is told EPOLLHUP */
 			wake_up_interruptible(&ses->wait);
-		end_all(dev, EPIPE, "backend: it has gone and none came back: start llmdevd, ask again",
-			&dead);
+		end_all(dev, EPIPE, "backend: it has gone and none came back: start llmdevd, ask again");
 	}
-	spin_unlock(&dev->lock);
-	llm_bury(&dead);
+	llm_unlock(dev);
 	llm_device_put(dev);
 }
 
@@ -91,19 +85,17 @@ void llm_device_adopted(struct llm_device *dev)
 void llm_device_orphan(struct llm_device *dev)
 {
 	struct rb_node *p, *next;
-	struct llm_session *ses, *next_ses;
+	struct llm_session *ses;
 	struct llm_note *n, *next_note;
-	LLM_DEAD(dead);
 
-	spin_lock(&dev->lock);
-	trace_llm_backend_detach(dev->number, dev->generation);
+	lockdep_assert_held(&dev->lock);
+	trace_llm_backend_detach(dev->backend);
 	dev->backend = NULL;
 	dev->state = dev->gone ? LLM_DEV_DEAD : LLM_DEV_WAITING;
-	dev->quiesce = false;
 	list_for_each_entry_safe(n, next_note, &dev->notes, node) {
 		llm_note_drop(n);
 		if (n->type == LLM_MSG_SESSION_CLOSE)
-			llm_session_put(container_of(n, struct llm_session, close), &dead);
+			llm_session_put(container_of(n, struct llm_session, close));
 	}
 	/* What had ended for its client is owed no answer any more. */
 	for (p = rb_first(&dev->requests); p; p = next) {
@@ -113,18 +105,51 @@ void llm_device_orphan(struct llm_device *dev)
 		rq->told = false;
 		if (rq->state != LLM_RQ_OVER && !rq->ses->closed)
 			continue;
-		llm_request_abandon(rq, ECANCELED, "", &dead); /* nobody reads it */
+		llm_request_abandon(rq, ECANCELED, ""); /* nobody reads it */
 	}
-	list_for_each_entry_safe(ses, next_ses, &dev->sessions, node) {
+	list_for_each_entry(ses, &dev->sessions, node) {
 		ses->known = false;
 		ses->resume_owed = false;
-		if (!list_empty(&ses->replay))
-			list_del_init(&ses->replay);
+		list_del_init(&ses->replay);
 		ses->replay_at = NULL;
 	}
-	arm(dev, &dev->recovery, msecs_to_jiffies(dev->recovery_ms));
-	spin_unlock(&dev->lock);
-	llm_bury(&dead);
+	arm(dev, &dev->recovery, msecs_to_jiffies(READ_ONCE(dev->limits.recovery_ms)));
+	wake_up_interruptible(&dev->backend_wait); /* who reads a file that was taken away */
+}
+
+/* ---- a planned change of backends ------------------------------------------------------------------------ */
+
+int llm_device_quiesce(struct llm_device *dev, u64 deadline_ns)
+{
+	int rc = -EPIPE;
+
+	llm_lock(dev);
+	if (dev->backend) {
+		rc = 0;
+		dev->backend->quiesce = true;
+		dev->backend->quiesce_ns = deadline_ns;
+		wake_up_interruptible(&dev->backend_wait);
+		if (deadline_ns)
+			arm(dev, &dev->handover, jiffies_until(deadline_ns));
+	}
+	llm_unlock(dev);
+	return rc;
+}
+
+/* It was told when: one that hangs, or has more to do, goes the way of one that dies. */
+static void handover_due(struct work_struct *work)
+{
+	struct llm_device *dev = container_of(work, struct llm_device, handover.work);
+	struct llm_backend *be;
+
+	llm_lock(dev);
+	be = dev->backend;
+	if (be && be->quiesce_ns && be->quiesce_ns <= ktime_get_ns()) {
+		pr_notice("llm: llm%u: backend (pid %d): did not let go in time\n", dev->number, be->pid);
+		llm_device_orphan(dev);
+	}
+	llm_unlock(dev);
+	llm_device_put(dev);
 }
 
 /* ---- deadlines ----------------------------------------------------------------------------------------- */
@@ -132,12 +157,10 @@ void llm_device_orphan(struct llm_device *dev)
 void llm_device_rearm(struct llm_device *dev)
 {
 	struct rb_node *first = rb_first_cached(&dev->deadlines);
-	u64 now = ktime_get_ns(), end;
 
-	if (!first)
-		return;
-	end = rb_entry(first, struct llm_request, by_deadline)->sub.deadline_ns;
-	arm(dev, &dev->timeout, end > now ? nsecs_to_jiffies(end - now) + 1 : 0);
+	if (first)
+		arm(dev, &dev->timeout,
+		    jiffies_until(rb_entry(first, struct llm_request, by_deadline)->sub.deadline_ns));
 }
 
 static void deadline_passed(struct work_struct *work)
@@ -145,9 +168,8 @@ static void deadline_passed(struct work_struct *work)
 	struct llm_device *dev = container_of(work, struct llm_device, timeout.work);
 	u64 now = ktime_get_ns();
 	struct rb_node *p;
-	LLM_DEAD(dead);
 
-	spin_lock(&dev->lock);
+	llm_lock(dev);
 	while ((p = rb_first_cached(&dev->deadlines))) {
 		struct llm_request *rq = rb_entry(p, struct llm_request, by_deadline);
 
@@ -156,12 +178,11 @@ static void deadline_passed(struct work_struct *work)
 		llm_request_get(rq);
 		rb_erase_cached(p, &dev->deadlines);
 		rq->timed = false;
-		llm_request_cancel(rq, ETIMEDOUT, &dead);
-		llm_request_put(rq, &dead);
+		llm_request_cancel(rq, ETIMEDOUT);
+		llm_request_put(rq);
 	}
 	llm_device_rearm(dev);
-	spin_unlock(&dev->lock);
-	llm_bury(&dead);
+	llm_unlock(dev);
 	llm_device_put(dev);
 }
 
@@ -178,9 +199,9 @@ static struct llm_device *of(struct device *d)
 		struct llm_device *dev = of(d);                                                    \
 		ssize_t n;                                                                         \
 												   \
-		spin_lock(&dev->lock);                                                             \
+		llm_lock(dev);                                                                     \
 		n = sysfs_emit(buf, format "\n", __VA_ARGS__);                                     \
-		spin_unlock(&dev->lock);                                                           \
+		llm_unlock(dev);                                                                   \
 		return n;                                                                          \
 	}                                                                                          \
 	static DEVICE_ATTR_RO(field)
@@ -191,16 +212,6 @@ static const char *const state_name[LLM_DEV_STATES] = {
 	[LLM_DEV_DEAD] = "dead",
 };
 
-static unsigned int queue_depth(const struct llm_device *dev)
-{
-	unsigned int n = 0;
-	struct rb_node *p;
-
-	for (p = rb_first(&dev->requests); p; p = rb_next(p))
-		n += rb_entry(p, struct llm_request, by_id)->state == LLM_RQ_QUEUED;
-	return n;
-}
-
 SHOW(name, "%s", dev->name);
 SHOW(model, "%s", dev->model);
 SHOW(state, "%s", state_name[dev->state]);
@@ -209,7 +220,7 @@ SHOW(generation, "%u", dev->generation);
 SHOW(fingerprint, "%016llx", dev->fingerprint);
 SHOW(sessions, "%u", dev->n_sessions);
 SHOW(requests, "%u", dev->n_requests);
-SHOW(queue, "%u", queue_depth(dev));
+SHOW(queue, "%u", dev->n_queued);
 SHOW(submitted, "%llu", dev->count.submitted);
 SHOW(refused, "%llu", dev->count.refused);
 SHOW(done, "%llu", dev->count.done);
@@ -220,42 +231,71 @@ SHOW(bytes, "%llu", dev->count.bytes);
 
 static ssize_t abort_store(struct device *d, struct device_attribute *a, const char *buf, size_t n)
 {
+	struct llm_device *dev = of(d);
 	bool yes;
 	int rc = kstrtobool(buf, &yes);
 
 	if (rc)
 		return rc;
-	if (yes)
-		llm_device_abort(of(d), ECANCELED, "request: aborted by the administrator");
+	if (yes) {
+		llm_lock(dev);
+		end_all(dev, ECANCELED, "request: aborted by the administrator");
+		llm_unlock(dev);
+	}
 	return n;
 }
 static DEVICE_ATTR_WO(abort);
 
-static ssize_t recovery_ms_show(struct device *d, struct device_attribute *a, char *buf)
+/* A u32 of struct llm_limits. */
+struct limit_attribute {
+	struct device_attribute attr;
+	size_t offset;
+};
+
+static u32 *limit_of(struct device *d, struct device_attribute *a)
 {
-	return sysfs_emit(buf, "%u\n", READ_ONCE(of(d)->recovery_ms));
+	return (void *)&of(d)->limits + container_of(a, struct limit_attribute, attr)->offset;
 }
 
-static ssize_t recovery_ms_store(struct device *d, struct device_attribute *a, const char *buf,
-				 size_t n)
+static ssize_t limit_show(struct device *d, struct device_attribute *a, char *buf)
 {
-	unsigned int v;
-	int rc = kstrtouint(buf, 0, &v);
-
-	if (rc)
-		return rc;
-	WRITE_ONCE(of(d)->recovery_ms, v);
-	return n;
+	return sysfs_emit(buf, "%u\n", READ_ONCE(*limit_of(d, a)));
 }
-static DEVICE_ATTR_RW(recovery_ms);
+
+static ssize_t limit_store(struct device *d, struct device_attribute *a, const char *buf, size_t n)
+{
+	u32 v;
+	int rc = kstrtou32(buf, 0, &v);
+
+	if (!rc)
+		WRITE_ONCE(*limit_of(d, a), v);
+	return rc ?: n;
+}
+
+#define LIMIT(field)                                                                               \
+	static struct limit_attribute limit_##field = {                                            \
+		__ATTR(field, 0644, limit_show, limit_store), offsetof(struct llm_limits, field)}
+LIMIT(max_file);
+LIMIT(max_principal);
+LIMIT(max_uid);
+LIMIT(max_device);
+LIMIT(max_sessions);
+LIMIT(max_uid_sessions);
+LIMIT(max_transcript);
+LIMIT(recovery_ms);
+LIMIT(max_request_ms);
 
 static struct attribute *llm_attrs[] = {
-	&dev_attr_name.attr,	  &dev_attr_model.attr,	      &dev_attr_state.attr,
+	&dev_attr_name.attr, &dev_attr_model.attr, &dev_attr_state.attr,
 	&dev_attr_backend_pid.attr, &dev_attr_generation.attr, &dev_attr_fingerprint.attr,
-	&dev_attr_sessions.attr,  &dev_attr_requests.attr,    &dev_attr_queue.attr,
-	&dev_attr_submitted.attr, &dev_attr_refused.attr,     &dev_attr_done.attr,
-	&dev_attr_cancelled.attr, &dev_attr_failed.attr,      &dev_attr_tokens.attr,
-	&dev_attr_bytes.attr,	  &dev_attr_abort.attr,	      &dev_attr_recovery_ms.attr,
+	&dev_attr_sessions.attr, &dev_attr_requests.attr, &dev_attr_queue.attr,
+	&dev_attr_submitted.attr, &dev_attr_refused.attr, &dev_attr_done.attr,
+	&dev_attr_cancelled.attr, &dev_attr_failed.attr, &dev_attr_tokens.attr,
+	&dev_attr_bytes.attr, &dev_attr_abort.attr,
+	&limit_max_file.attr.attr, &limit_max_principal.attr.attr, &limit_max_uid.attr.attr,
+	&limit_max_device.attr.attr, &limit_max_sessions.attr.attr,
+	&limit_max_uid_sessions.attr.attr, &limit_max_transcript.attr.attr,
+	&limit_recovery_ms.attr.attr, &limit_max_request_ms.attr.attr,
 	NULL,
 };
 ATTRIBUTE_GROUPS(llm);
@@ -318,20 +358,26 @@ int llm_device_create(struct llm_device **out, const struct llm_device_create *c
 	kref_init(&dev->ref);
 	spin_lock_init(&dev->lock);
 	init_waitqueue_head(&dev->backend_wait);
+	INIT_LIST_HEAD(&dev->dead_requests);
+	INIT_LIST_HEAD(&dev->dead_sessions);
 	INIT_LIST_HEAD(&dev->sessions);
 	INIT_LIST_HEAD(&dev->notes);
 	dev->requests = RB_ROOT;
 	dev->queue = dev->deadlines = RB_ROOT_CACHED;
-	dev->principals.root = RB_ROOT;
+	dev->accounts = RB_ROOT;
 	INIT_DELAYED_WORK(&dev->recovery, recovery_over);
 	INIT_DELAYED_WORK(&dev->timeout, deadline_passed);
+	INIT_DELAYED_WORK(&dev->handover, handover_due);
 	memcpy(dev->name, c->name, LLM_NAME_MAX);
 	memcpy(dev->model, c->model, LLM_NAME_MAX);
 	dev->fingerprint = c->fingerprint;
 	dev->features = c->features;
 	dev->context = c->context;
-	dev->recovery_ms = c->recovery_ms ?: READ_ONCE(llm_recovery_ms);
-	dev->max_request_ms = c->max_request_ms;
+	dev->limits = llm_limits;
+	if (c->recovery_ms)
+		dev->limits.recovery_ms = c->recovery_ms;
+	if (c->max_request_ms)
+		dev->limits.max_request_ms = c->max_request_ms;
 	dev->state = LLM_DEV_DEAD;
 	dev->number = free_number();
 	snprintf(dev->node_name, sizeof(dev->node_name), "llm%u", dev->number);
@@ -354,25 +400,24 @@ int llm_device_create(struct llm_device **out, const struct llm_device_create *c
 
 int llm_device_destroy(struct llm_device *dev, bool force)
 {
-	LLM_DEAD(dead);
 	bool busy;
 
 	lockdep_assert_held(&llm_devices_lock);
-	spin_lock(&dev->lock);
+	llm_lock(dev);
 	busy = !force && (dev->backend || dev->n_sessions);
 	if (!busy) {
 		dev->gone = true;
 		dev->state = LLM_DEV_DEAD;
-		end_all(dev, EPIPE, "device: it was destroyed", &dead);
+		end_all(dev, EPIPE, "device: it was destroyed");
 	}
-	spin_unlock(&dev->lock);
-	llm_bury(&dead);
+	llm_unlock(dev);
 	if (busy)
 		return -EBUSY;
 	list_del(&dev->all);
 	misc_deregister(&dev->misc);
 	disarm(dev, &dev->recovery);
 	disarm(dev, &dev->timeout);
+	disarm(dev, &dev->handover);
 	llm_device_put(dev);
 	return 0;
 }

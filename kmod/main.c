@@ -8,6 +8,7 @@
 #include "core.h"
 #include "trace.h"
 
+#include <linux/cgroup.h>
 #include <linux/file.h>
 #include <linux/log2.h>
 #include <linux/module.h>
@@ -16,26 +17,36 @@
 
 DEFINE_MUTEX(llm_devices_lock);
 LIST_HEAD(llm_devices);
-struct llm_accounts llm_uids = {RB_ROOT};
-DEFINE_SPINLOCK(llm_uids_lock);
 atomic_t llm_live = ATOMIC_INIT(0);
 
 /* ---- parameters ---------------------------------------------------------------------------------------- */
 
-#define LIMIT(name, value, what)                                                                   \
-	unsigned int llm_##name = value;                                                           \
-	module_param_named(name, llm_##name, uint, 0644);                                          \
-	MODULE_PARM_DESC(name, what " (" #value ")")
+/* What a new device begins with; its own are in sysfs. */
+#define LIMIT(name, what)                                                                          \
+	module_param_named(name, llm_limits.name, uint, 0644);                                     \
+	MODULE_PARM_DESC(name, what)
 
-LIMIT(max_transcript, 16777216, "bytes that a session remembers for another backend");
-LIMIT(max_sessions, 1024, "open files of a device");
-LIMIT(max_file, 16, "unfinished requests of an open file");
-LIMIT(max_principal, 64, "unfinished requests of a principal");
-LIMIT(max_uid, 256, "unfinished requests of a uid, on all devices");
-LIMIT(max_device, 1024, "unfinished requests of a device");
-LIMIT(recovery_ms, 10000, "how long clients wait for a backend that died");
+struct llm_limits llm_limits = {
+	.max_file = 16,
+	.max_principal = 64,
+	.max_uid = 256,
+	.max_device = 1024,
+	.max_sessions = 1024,
+	.max_uid_sessions = 512,
+	.max_transcript = 16777216,
+	.recovery_ms = 10000,
+};
+LIMIT(max_file, "unfinished requests of an open file (16)");
+LIMIT(max_principal, "unfinished requests of a principal (64)");
+LIMIT(max_uid, "unfinished requests of a uid (256)");
+LIMIT(max_device, "unfinished requests of a device (1024)");
+LIMIT(max_sessions, "open files of a device (1024)");
+LIMIT(max_uid_sessions, "open files of a uid (512)");
+LIMIT(max_transcript, "bytes that a session remembers for another backend (16777216)");
+LIMIT(recovery_ms, "how long clients wait for a backend that died (10000)");
+LIMIT(max_request_ms, "the longest that a request may take; 0: for ever (0)");
 
-int llm_admin_gid = -1;
+static int llm_admin_gid = -1;
 module_param_named(admin_gid, llm_admin_gid, int, 0644);
 MODULE_PARM_DESC(admin_gid, "members may set principals and priorities below 0, as CAP_SYS_ADMIN may (-1: none)");
 
@@ -82,6 +93,18 @@ bool llm_is_admin(const struct file *file)
 
 	return file_ns_capable(file, &init_user_ns, CAP_SYS_ADMIN) ||
 	       (gid >= 0 && in_group_p(KGIDT_INIT(gid)));
+}
+
+void llm_who(struct llm_who *who, const struct cred *cred)
+{
+	who->uid = from_kuid_munged(&init_user_ns, cred->euid);
+	who->gid = from_kgid_munged(&init_user_ns, cred->egid);
+	who->pid = task_tgid_nr(current);
+#ifdef CONFIG_CGROUPS
+	rcu_read_lock();
+	who->cgroup = cgroup_id(task_dfl_cgroup(current));
+	rcu_read_unlock();
+#endif
 }
 
 /* ---- the control file ------------------------------------------------------------------------------------ */
@@ -214,7 +237,6 @@ static long do_quiesce(struct file *control, void *arg, void __user *user)
 {
 	const struct llm_device_name *n = arg;
 	struct llm_device *dev;
-	long rc = 0;
 
 	if (n->flags)
 		return -EOPNOTSUPP;
@@ -223,16 +245,7 @@ static long do_quiesce(struct file *control, void *arg, void __user *user)
 	dev = llm_device_find(n->name);
 	if (!dev)
 		return -ENOENT;
-	spin_lock(&dev->lock);
-	if (dev->backend) {
-		dev->quiesce = true;
-		dev->quiesce_ns = n->deadline_ns;
-		wake_up_interruptible(&dev->backend_wait);
-	} else {
-		rc = -EPIPE;
-	}
-	spin_unlock(&dev->lock);
-	return rc;
+	return llm_device_quiesce(dev, n->deadline_ns);
 }
 
 static long do_query(struct file *control, void *arg, void __user *user)
@@ -252,9 +265,9 @@ static const struct llm_command commands[] = {
 	{LLM_IOC_DEVICE_ATTACH, sizeof(struct llm_device_attach), sizeof(struct llm_device_attach),
 	 do_attach},
 	{LLM_IOC_DEVICE_DESTROY, sizeof(struct llm_device_name), sizeof(struct llm_device_name),
-	 do_destroy},
+	 do_destroy, true},
 	{LLM_IOC_DEVICE_QUIESCE, sizeof(struct llm_device_name), sizeof(struct llm_device_name),
-	 do_quiesce},
+	 do_quiesce, true},
 };
 
 static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg)

@@ -77,13 +77,16 @@ static bool shown(const struct llm_session *ses, const struct llm_event *ev)
 	return ses->mode == LLM_MODE_EVENT || (ev->type == LLM_EVENT_TEXT && t->n_bytes);
 }
 
-static int post_text(struct llm_request *rq, const struct llm_event *ev)
+/* Whether the id log has room. It was made for the context that the device had at submission. */
+static int check_ids(struct llm_request *rq, u32 n)
 {
-	const struct llm_text *t = (const void *)(ev + 1);
-
-	if (!rq->started || t->n_ids > rq->max_ids - rq->n_ids)
+	if (!rq->started)
 		return -EINVAL;
-	return 0;
+	if (n <= rq->max_ids - rq->n_ids)
+		return 0;
+	llm_request_error(rq, ENOSPC, "answer: longer than the device could remember: ask again");
+	llm_note_send(rq->ses->dev, &rq->cancel, LLM_MSG_CANCEL);
+	return -ECANCELED;
 }
 
 static void log_text(struct llm_request *rq, const struct llm_event *ev)
@@ -105,7 +108,7 @@ static void log_text(struct llm_request *rq, const struct llm_event *ev)
 		trace_llm_request_tokens(rq, t->n_ids, t->n_bytes);
 }
 
-static int post_terminal(struct llm_request *rq, const struct llm_event *ev, struct llm_dead *dead)
+static int post_terminal(struct llm_request *rq, const struct llm_event *ev)
 {
 	struct llm_counters *c = &rq->ses->dev->count;
 
@@ -118,14 +121,14 @@ static int post_terminal(struct llm_request *rq, const struct llm_event *ev, str
 		else
 			c->done++;
 		rq->seq++;
-		llm_request_terminal(rq, ev, ev->size, dead);
+		llm_request_terminal(rq, ev, ev->size);
 	}
-	llm_request_released(rq, dead);
-	llm_request_put(rq, dead);
+	llm_request_released(rq);
+	llm_request_put(rq);
 	return 0;
 }
 
-static int post_one(struct llm_device *dev, const struct llm_event *ev, struct llm_dead *dead)
+static int post_one(struct llm_device *dev, const struct llm_event *ev)
 {
 	bool terminal = ev->type == LLM_EVENT_DONE || ev->type == LLM_EVENT_ERROR;
 	struct llm_request *rq = llm_request_find(dev, ev->request_id);
@@ -136,16 +139,16 @@ static int post_one(struct llm_device *dev, const struct llm_event *ev, struct l
 		return -ENOENT;
 	ses = rq->ses;
 	if (rq->state == LLM_RQ_OVER || ses->closed)
-		return terminal ? post_terminal(rq, ev, dead) : -ECANCELED;
+		return terminal ? post_terminal(rq, ev) : -ECANCELED;
 	if (ev->seq != rq->seq)
 		return rq->refused && ev->seq > rq->seq ? -EAGAIN : -EINVAL;
 	rq->refused = false;
 	if (terminal)
-		return post_terminal(rq, ev, dead);
+		return post_terminal(rq, ev);
 	if (ev->type == LLM_EVENT_STARTED && rq->started)
 		return -EINVAL;
 	if (ev->type == LLM_EVENT_TEXT || ev->type == LLM_EVENT_DATA) {
-		rc = post_text(rq, ev);
+		rc = check_ids(rq, ((const struct llm_text *)(ev + 1))->n_ids);
 		if (rc)
 			return rc;
 	}
@@ -183,7 +186,6 @@ long llm_backend_post(struct llm_backend *be, const struct llm_post *p)
 	s32 __user *results = u64_to_user_ptr(p->results);
 	u64 left = p->events_len;
 	struct llm_event *ev = (void *)be->record;
-	LLM_DEAD(dead);
 	long rc = 0;
 	u32 i;
 
@@ -216,12 +218,12 @@ long llm_backend_post(struct llm_backend *be, const struct llm_post *p)
 		left -= ev->size;
 		result = check_record(ev);
 		if (!result) {
-			spin_lock(&be->dev->lock);
-			result = post_one(be->dev, ev, &dead);
-			spin_unlock(&be->dev->lock);
-			llm_bury(&dead);
-			INIT_LIST_HEAD(&dead.requests);
-			INIT_LIST_HEAD(&dead.sessions);
+			llm_lock(be->dev);
+			if (be->dev->backend == be)
+				result = post_one(be->dev, ev);
+			else
+				rc = result = -ESTALE; /* it was taken away */
+			llm_unlock(be->dev);
 		}
 		if (result == -EINVAL || result == -EOPNOTSUPP)
 			complain(be, "posts a malformed event");

@@ -5,6 +5,7 @@
  * and whoever removes a turn moves it on (request.c).
  */
 #include "core.h"
+#include "trace.h"
 
 /* A turn that the new backend must know: finished and remembered, or begun and not ended. */
 static bool is_past(const struct llm_request *rq)
@@ -52,6 +53,8 @@ bool llm_replay_next(struct llm_backend *be, struct llm_outgoing *m)
 
 			llm_outgoing_submit(m, rq);
 			rq->told = rq->state == LLM_RQ_DELIVERED;
+			if (rq->told)
+				trace_llm_request_deliver(rq);
 			m->head.flags = LLM_MSG_F_REPLAY | (rq->kept ? LLM_MSG_F_FINISHED : 0);
 			s->resume_len = rq->resume_len;
 			s->n_ids = rq->n_ids;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A request's life: from its submission over the backend's hands to its end, and what the session
- * remembers of it. Everything under device->lock, except llm_request_new() and llm_request_submit().
+ * remembers of it. Everything under device->lock, except llm_request_submit().
  *
- * Charges (file, principal, uid, device) are taken at submission and given back when the backend has
+ * Charges (session, principal, uid, device) are taken at submission and given back when the backend has
  * let go of the request and its client has read its end: one that was cancelled, or whose client is
  * gone, counts until then, and a client that asks and never reads comes to its limit.
  *
@@ -29,25 +29,33 @@ static void request_free(struct llm_request *rq)
 	atomic_dec(&llm_live);
 }
 
-void llm_bury(struct llm_dead *d)
+static void session_free(struct llm_session *ses)
+{
+	struct llm_device *dev = ses->dev;
+
+	kvfree(ses->ring.buf);
+	kvfree(ses->spare_ids);
+	kvfree(ses->spare_terminal);
+	kvfree(ses->draft);
+	kfree(ses);
+	atomic_dec(&llm_live);
+	llm_device_put(dev);
+}
+
+void llm_unlock(struct llm_device *dev)
 {
 	struct llm_request *rq, *next_rq;
 	struct llm_session *ses, *next;
+	LIST_HEAD(requests);
+	LIST_HEAD(sessions);
 
-	list_for_each_entry_safe(rq, next_rq, &d->requests, turn)
+	list_splice_init(&dev->dead_requests, &requests);
+	list_splice_init(&dev->dead_sessions, &sessions);
+	spin_unlock(&dev->lock);
+	list_for_each_entry_safe(rq, next_rq, &requests, turn)
 		request_free(rq);
-	list_for_each_entry_safe(ses, next, &d->sessions, node) {
-		struct llm_device *dev = ses->dev;
-
-		kvfree(ses->ring.buf);
-		kvfree(ses->spare_ids);
-		kvfree(ses->spare_terminal);
-		kvfree(ses->draft);
-		put_cred(ses->cred);
-		kfree(ses);
-		atomic_dec(&llm_live);
-		llm_device_put(dev);
-	}
+	list_for_each_entry_safe(ses, next, &sessions, node)
+		session_free(ses);
 }
 
 /*
@@ -56,14 +64,14 @@ void llm_bury(struct llm_dead *d)
  */
 static void spare_take(struct llm_session *ses, struct llm_request *rq)
 {
-	spin_lock(&ses->dev->lock);
+	llm_lock(ses->dev);
 	if (ses->spare_ids && ses->spare_cap >= rq->max_ids) {
 		rq->ids = ses->spare_ids;
 		rq->cap_ids = ses->spare_cap;
 		rq->terminal = ses->spare_terminal;
 		ses->spare_ids = ses->spare_terminal = NULL;
 	}
-	spin_unlock(&ses->dev->lock);
+	llm_unlock(ses->dev);
 }
 
 /* What is left in *@ids and *@terminal is to be freed. The lock is held. */
@@ -85,14 +93,15 @@ static u32 most_ids(const struct llm_session *ses, const struct llm_submit *sub)
 	return sub->max_tokens && sub->max_tokens < context ? sub->max_tokens : context;
 }
 
-struct llm_request *llm_request_new(struct llm_session *ses, const struct llm_submit *sub,
-				    void *payload, const u8 *principal)
+/* Takes the payload over; NULL: no memory. */
+static struct llm_request *request_new(struct llm_session *ses, const struct llm_submit *sub,
+				       void *payload, const u8 *principal)
 {
 	struct llm_request *rq = kzalloc(sizeof(*rq), GFP_KERNEL_ACCOUNT);
 
 	if (!rq) {
 		kvfree(payload);
-		return ERR_PTR(-ENOMEM);
+		return NULL;
 	}
 	atomic_inc(&llm_live);
 	kref_init(&rq->ref);
@@ -115,14 +124,15 @@ struct llm_request *llm_request_new(struct llm_session *ses, const struct llm_su
 	INIT_LIST_HEAD(&rq->cancel.node);
 	if (!rq->ids || !rq->terminal) {
 		request_free(rq);
-		return ERR_PTR(-ENOMEM);
+		return NULL;
 	}
 	if (sub->principal_len)
 		memcpy(rq->principal, principal, sub->principal_len);
+	llm_who(&rq->submitter, current_cred());
 	return rq;
 }
 
-void llm_request_put(struct llm_request *rq, struct llm_dead *dead)
+void llm_request_put(struct llm_request *rq)
 {
 	struct llm_session *ses = rq->ses;
 
@@ -130,8 +140,8 @@ void llm_request_put(struct llm_request *rq, struct llm_dead *dead)
 	if (!refcount_dec_and_test(&rq->ref.refcount))
 		return;
 	spare_give(ses, &rq->ids, rq->cap_ids, &rq->terminal);
-	list_add(&rq->turn, &dead->requests);
-	llm_session_put(ses, dead);
+	list_add(&rq->turn, &ses->dev->dead_requests);
+	llm_session_put(ses);
 }
 
 /* ---- order ----------------------------------------------------------------------------------------- */
@@ -180,6 +190,15 @@ static void unqueue(struct llm_request *rq)
 	rq->queued = false;
 }
 
+static void set_state(struct llm_request *rq, u8 state)
+{
+	struct llm_device *dev = rq->ses->dev;
+
+	dev->n_queued -= rq->state == LLM_RQ_QUEUED;
+	rq->state = state;
+	dev->n_queued += state == LLM_RQ_QUEUED;
+}
+
 static void stop_waiting(struct llm_request *rq)
 {
 	unqueue(rq);
@@ -216,55 +235,37 @@ static bool id_less(struct rb_node *a, const struct rb_node *b)
 
 /* ---- submission ------------------------------------------------------------------------------------ */
 
+/* Keys of accounts: a uid is itself, its requests without a label and labels have marks. */
+#define KEY_UNLABELLED (1ULL << 62)
+#define KEY_LABEL      (1ULL << 63)
+
 static u64 principal_key(const struct llm_request *rq)
 {
 	if (!rq->sub.principal_len)
-		return from_kuid(&init_user_ns, rq->ses->cred->euid);
-	return xxh64(rq->principal, rq->sub.principal_len, 1) | 1ULL << 63;
+		return rq->ses->opener.uid | KEY_UNLABELLED;
+	return xxh64(rq->principal, rq->sub.principal_len, 1) | KEY_LABEL;
 }
 
-static struct llm_account *charge_uid(struct llm_session *ses, struct llm_account **spare)
-{
-	struct llm_account *acc;
-
-	spin_lock(&llm_uids_lock);
-	acc = llm_account_charge(&llm_uids, from_kuid(&init_user_ns, ses->cred->euid),
-				 READ_ONCE(llm_max_uid), spare);
-	spin_unlock(&llm_uids_lock);
-	return acc;
-}
-
-static struct llm_account *release_uid(struct llm_account *acc)
-{
-	spin_lock(&llm_uids_lock);
-	acc = llm_account_release(&llm_uids, acc);
-	spin_unlock(&llm_uids_lock);
-	return acc;
-}
-
-static int charge(struct llm_request *rq, struct llm_account **a, struct llm_account **b)
+static int charge(struct llm_request *rq, struct llm_account **spare)
 {
 	struct llm_session *ses = rq->ses;
 	struct llm_device *dev = ses->dev;
+	struct llm_account *acc;
 
 	if (dev->state == LLM_DEV_DEAD)
 		return -EPIPE;
-	if (dev->n_requests >= READ_ONCE(llm_max_device) ||
-	    ses->n_requests >= READ_ONCE(llm_max_file))
+	if (dev->n_requests >= READ_ONCE(dev->limits.max_device) ||
+	    ses->n_requests >= READ_ONCE(dev->limits.max_file) ||
+	    ses->account->requests >= READ_ONCE(dev->limits.max_uid))
 		return -ENOSPC;
-	rq->who = llm_account_charge(&dev->principals, principal_key(rq),
-				     READ_ONCE(llm_max_principal), a);
-	if (!rq->who)
-		return -ENOSPC;
-	rq->uid = charge_uid(ses, b);
-	if (!rq->uid) {
-		struct llm_account *empty = llm_account_release(&dev->principals, rq->who);
-
-		rq->who = NULL;
-		if (empty)
-			*a = empty;
+	acc = llm_account_get(dev, principal_key(rq), spare);
+	if (acc->requests >= READ_ONCE(dev->limits.max_principal)) {
+		llm_account_put(dev, acc);
 		return -ENOSPC;
 	}
+	rq->charged = acc;
+	acc->requests++;
+	ses->account->requests++;
 	dev->n_requests++;
 	ses->n_requests++;
 	return 0;
@@ -273,48 +274,29 @@ static int charge(struct llm_request *rq, struct llm_account **a, struct llm_acc
 /* Once the backend has let go of it and nobody is to read of it any more. */
 static void uncharge(struct llm_request *rq)
 {
-	struct llm_device *dev = rq->ses->dev;
+	struct llm_session *ses = rq->ses;
+	struct llm_device *dev = ses->dev;
 
-	if (rq->in_tree || !list_empty(&rq->terminal_node) || !rq->who)
+	if (rq->in_tree || !list_empty(&rq->terminal_node) || !rq->charged)
 		return;
 	dev->n_requests--;
-	rq->ses->n_requests--;
-	/* Small, and never from vmalloc: kfree() does not sleep. */
-	kfree(llm_account_release(&dev->principals, rq->who));
-	kfree(release_uid(rq->uid));
-	rq->who = rq->uid = NULL;
+	ses->n_requests--;
+	rq->charged->requests--;
+	llm_account_put(dev, rq->charged);
+	ses->account->requests--;
+	llm_account_put(dev, ses->account);
+	rq->charged = NULL;
 }
 
-int llm_request_submit(struct llm_request *rq, u64 *id)
+static void enqueue(struct llm_request *rq)
 {
 	struct llm_session *ses = rq->ses;
 	struct llm_device *dev = ses->dev;
-	struct llm_account *a = kzalloc(sizeof(*a), GFP_KERNEL_ACCOUNT);
-	struct llm_account *b = kzalloc(sizeof(*b), GFP_KERNEL_ACCOUNT);
-	int rc;
 
-	if (!a || !b) {
-		request_free(rq);
-		rc = -ENOMEM;
-		goto out;
-	}
-	rq->submitted_ns = ktime_get_ns();
-	if (dev->max_request_ms) {
-		u64 end = rq->submitted_ns + (u64)dev->max_request_ms * NSEC_PER_MSEC;
-
-		if (!rq->sub.deadline_ns || rq->sub.deadline_ns > end)
-			rq->sub.deadline_ns = end;
-	}
-	spin_lock(&dev->lock);
-	rc = charge(rq, &a, &b);
-	if (rc) {
-		dev->count.refused++;
-		spin_unlock(&dev->lock);
-		request_free(rq);
-		goto out;
-	}
 	dev->count.submitted++;
-	rq->id = *id = ++dev->last_request;
+	dev->n_queued++;
+	dev->largest = max(dev->largest, llm_message_max(rq->sub.payload_len, rq->max_ids));
+	rq->id = ++dev->last_request;
 	kref_get(&ses->ref);
 	kref_get(&rq->ref); /* one for the turn list, one for the tree */
 	list_add_tail(&rq->turn, &ses->turns);
@@ -329,10 +311,40 @@ int llm_request_submit(struct llm_request *rq, u64 *id)
 	}
 	trace_llm_request_queue(rq);
 	queue_next(ses);
-	spin_unlock(&dev->lock);
+}
+
+int llm_request_submit(struct llm_session *ses, struct llm_submit *sub, void *payload,
+		       const u8 *principal)
+{
+	struct llm_device *dev = ses->dev;
+	struct llm_request *rq = request_new(ses, sub, payload, principal);
+	struct llm_account *spare = kmalloc(sizeof(*spare), GFP_KERNEL_ACCOUNT);
+	u32 max_ms = READ_ONCE(dev->limits.max_request_ms);
+	int rc = -ENOMEM;
+
+	if (!rq || !spare)
+		goto out;
+	rq->submitted_ns = ktime_get_ns();
+	if (max_ms) {
+		u64 end = rq->submitted_ns + (u64)max_ms * NSEC_PER_MSEC;
+
+		if (!rq->sub.deadline_ns || rq->sub.deadline_ns > end)
+			rq->sub.deadline_ns = end;
+	}
+	llm_lock(dev);
+	rc = charge(rq, &spare);
+	if (rc) {
+		dev->count.refused++;
+	} else {
+		enqueue(rq);
+		sub->request_id = rq->id;
+		rq = NULL;
+	}
+	llm_unlock(dev);
 out:
-	kfree(a);
-	kfree(b);
+	if (rq)
+		request_free(rq);
+	kfree(spare);
 	return rc;
 }
 
@@ -340,12 +352,12 @@ void llm_request_delivered(struct llm_request *rq)
 {
 	stop_waiting(rq);
 	rq->told = true;
-	rq->state = LLM_RQ_DELIVERED;
+	set_state(rq, LLM_RQ_DELIVERED);
 	trace_llm_request_deliver(rq);
 	queue_next(rq->ses);
 }
 
-void llm_request_undelivered(struct llm_request *rq, struct llm_dead *dead)
+void llm_request_undelivered(struct llm_request *rq)
 {
 	struct llm_session *ses = rq->ses;
 	struct llm_request *second;
@@ -353,17 +365,17 @@ void llm_request_undelivered(struct llm_request *rq, struct llm_dead *dead)
 	rq->told = false;
 	llm_note_drop(&rq->cancel);
 	if (rq->state == LLM_RQ_OVER)
-		llm_request_released(rq, dead);
+		llm_request_released(rq);
 	if (rq->state != LLM_RQ_DELIVERED)
 		return;
-	rq->state = LLM_RQ_QUEUED;
+	set_state(rq, LLM_RQ_QUEUED);
 	second = list_first_entry_or_null(&ses->waiting, struct llm_request, waiting);
 	if (second)
 		unqueue(second);
 	list_add(&rq->waiting, &ses->waiting);
 	if (rq->cancelled) {
 		rq->cancelled = false;
-		llm_request_cancel(rq, rq->reason, dead);
+		llm_request_cancel(rq, rq->reason);
 	} else {
 		queue_next(ses);
 	}
@@ -371,7 +383,7 @@ void llm_request_undelivered(struct llm_request *rq, struct llm_dead *dead)
 
 /* ---- ends ------------------------------------------------------------------------------------------ */
 
-void llm_request_released(struct llm_request *rq, struct llm_dead *dead)
+void llm_request_released(struct llm_request *rq)
 {
 	if (!rq->in_tree)
 		return;
@@ -381,23 +393,25 @@ void llm_request_released(struct llm_request *rq, struct llm_dead *dead)
 	untime(rq);
 	llm_note_drop(&rq->cancel);
 	uncharge(rq);
-	llm_request_put(rq, dead);
+	llm_request_put(rq);
 }
 
-void llm_request_read(struct llm_request *rq, struct llm_dead *dead)
+void llm_request_read(struct llm_request *rq)
 {
 	list_del_init(&rq->terminal_node);
 	uncharge(rq);
-	llm_request_put(rq, dead);
+	llm_request_put(rq);
 }
 
-/* What a finished turn counts in the transcript. */
+/* What a finished turn counts in the transcript: no less than a page, so that there are few. */
 static u64 turn_bytes(const struct llm_request *rq)
 {
-	return sizeof(*rq) + rq->sub.payload_len + (u64)rq->n_ids * sizeof(s32);
+	u64 n = sizeof(*rq) + rq->sub.payload_len + (u64)rq->n_ids * sizeof(s32);
+
+	return max_t(u64, n, 4096);
 }
 
-static void drop_turn(struct llm_request *rq, struct llm_dead *dead)
+static void drop_turn(struct llm_request *rq)
 {
 	if (list_empty(&rq->turn))
 		return;
@@ -409,16 +423,16 @@ static void drop_turn(struct llm_request *rq, struct llm_dead *dead)
 	rq->kept = false;
 	list_del_init(&rq->fat);
 	list_del_init(&rq->turn);
-	llm_request_put(rq, dead);
+	llm_request_put(rq);
 }
 
-void llm_transcript_forget(struct llm_session *ses, struct llm_dead *dead)
+void llm_transcript_forget(struct llm_session *ses)
 {
 	struct llm_request *rq, *next;
 
 	list_for_each_entry_safe(rq, next, &ses->turns, turn)
 		if (rq->kept)
-			drop_turn(rq, dead);
+			drop_turn(rq);
 }
 
 /* A request that only its transcript holds, taken off the list of those to be trimmed; or NULL. */
@@ -447,19 +461,18 @@ void llm_transcript_trim(struct llm_session *ses)
 	bool more = true;
 
 	while (more) {
-		LLM_DEAD(dead);
 		void *terminal = NULL;
 		s32 *ids;
 
-		spin_lock(&dev->lock);
+		llm_lock(dev);
 		rq = take_fat(ses);
-		spin_unlock(&dev->lock);
+		llm_unlock(dev);
 		if (!rq)
 			return;
 		ids = kvmalloc_array(rq->n_ids ?: 1, sizeof(s32), GFP_KERNEL_ACCOUNT);
 		if (ids) /* of a finished answer: they do not change */
 			memcpy(ids, rq->ids, rq->n_ids * sizeof(s32));
-		spin_lock(&dev->lock);
+		llm_lock(dev);
 		if (ids && kref_read(&rq->ref) == 2) { /* nobody copies them */
 			swap(ids, rq->ids);
 			swap(terminal, rq->terminal);
@@ -470,15 +483,15 @@ void llm_transcript_trim(struct llm_session *ses)
 				list_add_tail(&rq->fat, &ses->fat);
 			more = false; /* next time */
 		}
-		llm_request_put(rq, &dead);
-		spin_unlock(&dev->lock);
+		llm_request_put(rq);
+		llm_unlock(dev);
 		kvfree(ids);
 		kvfree(terminal);
-		llm_bury(&dead);
 	}
 }
 
-void llm_transcript_add(struct llm_request *rq, struct llm_dead *dead)
+/* Makes the finished turn a part of the transcript, or drops it. */
+static void transcript_add(struct llm_request *rq)
 {
 	const struct llm_resume *resume = (const void *)rq->resume;
 	struct llm_session *ses = rq->ses;
@@ -486,21 +499,21 @@ void llm_transcript_add(struct llm_request *rq, struct llm_dead *dead)
 	u64 bytes = turn_bytes(rq);
 
 	if (!rq->started || ses->closed || (told && resume->flags & LLM_RESUME_F_ALONE)) {
-		drop_turn(rq, dead);
+		drop_turn(rq);
 		return;
 	}
 	if (told && resume->flags & LLM_RESUME_F_FRESH) {
-		llm_transcript_forget(ses, dead);
+		llm_transcript_forget(ses);
 		ses->lost = false;
 	}
-	if (ses->transcript + bytes > READ_ONCE(llm_max_transcript)) {
-		llm_transcript_forget(ses, dead);
+	if (ses->transcript + bytes > READ_ONCE(ses->dev->limits.max_transcript)) {
+		llm_transcript_forget(ses);
 		ses->lost = true;
-		drop_turn(rq, dead);
+		drop_turn(rq);
 		return;
 	}
 	if (ses->lost) { /* what is missing makes the rest useless */
-		drop_turn(rq, dead);
+		drop_turn(rq);
 		return;
 	}
 	rq->kept = true;
@@ -508,7 +521,7 @@ void llm_transcript_add(struct llm_request *rq, struct llm_dead *dead)
 	ses->transcript += bytes;
 }
 
-void llm_request_terminal(struct llm_request *rq, const void *record, u32 len, struct llm_dead *dead)
+void llm_request_terminal(struct llm_request *rq, const void *record, u32 len)
 {
 	struct llm_session *ses = rq->ses;
 	const struct llm_event *ev = record;
@@ -517,7 +530,7 @@ void llm_request_terminal(struct llm_request *rq, const void *record, u32 len, s
 		return;
 	stop_waiting(rq);
 	untime(rq);
-	rq->state = LLM_RQ_OVER;
+	set_state(rq, LLM_RQ_OVER);
 	ses->n_live--;
 	if (ev->type == LLM_EVENT_DONE)
 		rq->finish = ((const struct llm_done *)(ev + 1))->finish;
@@ -532,13 +545,13 @@ void llm_request_terminal(struct llm_request *rq, const void *record, u32 len, s
 		wake_up_interruptible(&ses->wait);
 	}
 	if (ev->type == LLM_EVENT_DONE)
-		llm_transcript_add(rq, dead);
+		transcript_add(rq);
 	else
-		drop_turn(rq, dead);
+		drop_turn(rq);
 	queue_next(ses);
 }
 
-void llm_request_error(struct llm_request *rq, int error, const char *sentence, struct llm_dead *dead)
+void llm_request_error(struct llm_request *rq, int error, const char *sentence)
 {
 	struct {
 		struct llm_event ev;
@@ -559,56 +572,50 @@ void llm_request_error(struct llm_request *rq, int error, const char *sentence, 
 		rq->ses->dev->count.cancelled++;
 	else
 		rq->ses->dev->count.failed++;
-	llm_request_terminal(rq, &r, r.ev.size, dead);
+	llm_request_terminal(rq, &r, r.ev.size);
 }
 
-void llm_request_abandon(struct llm_request *rq, int error, const char *sentence,
-			 struct llm_dead *dead)
+void llm_request_abandon(struct llm_request *rq, int error, const char *sentence)
 {
 	llm_request_get(rq);
-	llm_request_error(rq, error, sentence, dead);
-	llm_request_released(rq, dead);
-	llm_request_put(rq, dead);
+	llm_request_error(rq, error, sentence);
+	llm_request_released(rq);
+	llm_request_put(rq);
 }
 
-void llm_request_cancel(struct llm_request *rq, int reason, struct llm_dead *dead)
+/* No backend has it: nobody else ends it. */
+static void end_cancelled(struct llm_request *rq)
 {
-	struct llm_session *ses = rq->ses;
-	struct llm_device *dev = ses->dev;
+	u64 now = ktime_get_ns();
+	struct {
+		struct llm_event ev;
+		struct llm_done done;
+	} r = {
+		.ev = {.size = sizeof(r), .type = LLM_EVENT_DONE, .length = sizeof(r.done),
+		       .request_id = rq->id, .seq = rq->seq},
+		.done = {.finish = LLM_FINISH_CANCELLED, .submit_ns = rq->submitted_ns,
+			 .start_ns = now, .first_ns = now, .end_ns = now},
+	};
 
+	rq->ses->dev->count.cancelled++;
+	llm_request_terminal(rq, &r, sizeof(r));
+}
+
+void llm_request_cancel(struct llm_request *rq, int reason)
+{
 	if (rq->cancelled && (rq->reason != ECANCELED || reason == ECANCELED))
 		return;
 	rq->cancelled = true;
 	rq->reason = reason;
 	trace_llm_request_cancel(rq, reason);
-	if (rq->state == LLM_RQ_QUEUED) {
-		struct {
-			struct llm_event ev;
-			struct llm_done done;
-		} r = {
-			.ev = {.size = sizeof(r), .type = LLM_EVENT_DONE, .length = sizeof(r.done),
-			       .request_id = rq->id, .seq = rq->seq},
-			.done = {.finish = LLM_FINISH_CANCELLED},
-		};
-
-		r.done.submit_ns = rq->submitted_ns;
-		r.done.start_ns = r.done.first_ns = r.done.end_ns = ktime_get_ns();
-		llm_request_get(rq);
-		if (reason == ECANCELED) {
-			dev->count.cancelled++;
-			llm_request_terminal(rq, &r, sizeof(r), dead);
-		} else {
-			llm_request_error(rq, reason, "request: its deadline passed: ask again", dead);
-		}
-		llm_request_released(rq, dead);
-		llm_request_put(rq, dead);
-		return;
-	}
-	llm_note_send(dev, &rq->cancel, LLM_MSG_CANCEL);
-	/* A daemon that hangs must not keep a client past its deadline. */
-	if (reason == ECANCELED)
-		return;
-	llm_request_error(rq, reason, "request: its deadline passed: ask again", dead);
-	if (!rq->told)
-		llm_request_released(rq, dead);
+	llm_request_get(rq);
+	if (reason != ECANCELED) /* a daemon that hangs must not keep a client past its deadline */
+		llm_request_error(rq, reason, "request: its deadline passed: ask again");
+	else if (rq->state == LLM_RQ_QUEUED)
+		end_cancelled(rq);
+	if (rq->state == LLM_RQ_OVER && !rq->told)
+		llm_request_released(rq);
+	else
+		llm_note_send(rq->ses->dev, &rq->cancel, LLM_MSG_CANCEL);
+	llm_request_put(rq);
 }

@@ -6,7 +6,6 @@
 #include "core.h"
 #include "trace.h"
 
-#include <linux/cgroup.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/seq_file.h>
@@ -16,33 +15,43 @@
 
 /* ---- lifetime ---------------------------------------------------------------------------------------- */
 
-static u64 current_cgroup(void)
+/* Takes a place on the device; -ENODEV, -ENOSPC. */
+static int join(struct llm_session *ses, struct llm_account **spare)
 {
-	u64 id = 0;
+	struct llm_device *dev = ses->dev;
+	struct llm_account *acc;
 
-#ifdef CONFIG_CGROUPS
-	rcu_read_lock();
-	id = cgroup_id(task_dfl_cgroup(current));
-	rcu_read_unlock();
-#endif
-	return id;
+	if (dev->gone)
+		return -ENODEV;
+	if (dev->n_sessions >= READ_ONCE(dev->limits.max_sessions))
+		return -ENOSPC;
+	acc = llm_account_get(dev, ses->opener.uid, spare);
+	if (acc->sessions >= READ_ONCE(dev->limits.max_uid_sessions)) {
+		llm_account_put(dev, acc);
+		return -ENOSPC;
+	}
+	ses->account = acc;
+	acc->sessions++;
+	dev->n_sessions++;
+	ses->id = ++dev->last_session;
+	list_add_tail(&ses->node, &dev->sessions);
+	trace_llm_session_open(ses);
+	return 0;
 }
 
 static int llm_session_open(struct inode *inode, struct file *file)
 {
 	struct llm_device *dev = container_of(file->private_data, struct llm_device, misc);
 	struct llm_session *ses = kzalloc(sizeof(*ses), GFP_KERNEL_ACCOUNT);
-	int rc = 0;
+	struct llm_account *spare = kmalloc(sizeof(*spare), GFP_KERNEL_ACCOUNT);
+	int rc = -ENOMEM;
 
-	if (!ses)
-		return -ENOMEM;
-	atomic_inc(&llm_live);
+	if (!ses || !spare)
+		goto out;
 	kref_init(&ses->ref);
-	ses->dev = llm_device_get(dev);
-	ses->cred = get_cred(file->f_cred);
+	ses->dev = dev;
+	llm_who(&ses->opener, file->f_cred);
 	ses->admin = llm_is_admin(file);
-	ses->pid = task_tgid_nr(current);
-	ses->cgroup = current_cgroup();
 	init_waitqueue_head(&ses->wait);
 	INIT_LIST_HEAD(&ses->turns);
 	INIT_LIST_HEAD(&ses->waiting);
@@ -51,26 +60,19 @@ static int llm_session_open(struct inode *inode, struct file *file)
 	INIT_LIST_HEAD(&ses->replay);
 	INIT_LIST_HEAD(&ses->close.node);
 	INIT_LIST_HEAD(&ses->resume.node);
-	spin_lock(&dev->lock);
-	if (dev->gone)
-		rc = -ENODEV;
-	else if (dev->n_sessions >= READ_ONCE(llm_max_sessions))
-		rc = -ENOSPC;
-	if (rc) {
-		spin_unlock(&dev->lock);
-		put_cred(ses->cred);
-		llm_device_put(dev);
-		kfree(ses);
-		atomic_dec(&llm_live);
-		return rc;
+	llm_lock(dev);
+	rc = join(ses, &spare);
+	if (!rc) {
+		llm_device_get(dev);
+		atomic_inc(&llm_live);
+		file->private_data = ses;
+		ses = NULL;
 	}
-	dev->n_sessions++;
-	ses->id = ++dev->last_session;
-	list_add_tail(&ses->node, &dev->sessions);
-	trace_llm_session_open(ses);
-	spin_unlock(&dev->lock);
-	file->private_data = ses;
-	return stream_open(inode, file);
+	llm_unlock(dev);
+out:
+	kfree(spare);
+	kfree(ses);
+	return rc ?: stream_open(inode, file);
 }
 
 /* Nobody is left to read: what no backend has is gone at once, the rest is cancelled. */
@@ -79,42 +81,39 @@ static int llm_session_release(struct inode *inode, struct file *file)
 	struct llm_session *ses = file->private_data;
 	struct llm_device *dev = ses->dev;
 	struct llm_request *rq, *next;
-	LLM_DEAD(dead);
 
-	llm_device_get(dev);
-	spin_lock(&dev->lock);
+	llm_lock(dev);
 	trace_llm_session_close(ses);
 	ses->closed = true;
 	dev->n_sessions--;
 	while (!list_empty(&ses->terminals))
-		llm_session_pop_terminal(ses, &dead);
-	llm_transcript_forget(ses, &dead);
+		llm_request_read(list_first_entry(&ses->terminals, struct llm_request, terminal_node));
+	llm_transcript_forget(ses);
 	list_for_each_entry_safe(rq, next, &ses->turns, turn) {
 		if (rq->state == LLM_RQ_QUEUED || rq->told) {
-			llm_request_cancel(rq, ECANCELED, &dead);
+			llm_request_cancel(rq, ECANCELED);
 			continue;
 		}
 		/* An earlier backend had it; this one, if there is one, never hears of it. */
-		llm_request_abandon(rq, ECANCELED, "", &dead);
+		llm_request_abandon(rq, ECANCELED, "");
 	}
 	llm_note_drop(&ses->resume);
-	if (!list_empty(&ses->replay))
-		list_del_init(&ses->replay);
+	list_del_init(&ses->replay);
 	if (ses->known && dev->backend)
 		llm_note_send(dev, &ses->close, LLM_MSG_SESSION_CLOSE);
-	llm_session_put(ses, &dead);
-	spin_unlock(&dev->lock);
-	llm_bury(&dead);
-	llm_device_put(dev);
+	ses->account->sessions--;
+	llm_account_put(dev, ses->account);
+	llm_session_put(ses);
+	llm_unlock(dev);
 	return 0;
 }
 
-void llm_session_put(struct llm_session *ses, struct llm_dead *dead)
+void llm_session_put(struct llm_session *ses)
 {
 	lockdep_assert_held(&ses->dev->lock);
 	if (!refcount_dec_and_test(&ses->ref.refcount))
 		return;
-	list_move(&ses->node, &dead->sessions);
+	list_move(&ses->node, &ses->dev->dead_sessions);
 }
 
 int llm_session_prepare(struct llm_session *ses)
@@ -127,13 +126,13 @@ int llm_session_prepare(struct llm_session *ses)
 	buf = kvmalloc(size, GFP_KERNEL_ACCOUNT);
 	if (!buf)
 		return -ENOMEM;
-	spin_lock(&ses->dev->lock);
+	llm_lock(ses->dev);
 	if (!ses->ring.buf) {
 		ses->ring.size = size;
 		WRITE_ONCE(ses->ring.buf, buf);
 		buf = NULL;
 	}
-	spin_unlock(&ses->dev->lock);
+	llm_unlock(ses->dev);
 	kvfree(buf);
 	return 0;
 }
@@ -148,11 +147,6 @@ struct llm_request *llm_session_terminal(struct llm_session *ses)
 	return rq && rq->terminal_pos <= ses->ring.tail ? rq : NULL;
 }
 
-void llm_session_pop_terminal(struct llm_session *ses, struct llm_dead *dead)
-{
-	llm_request_read(list_first_entry(&ses->terminals, struct llm_request, terminal_node), dead);
-}
-
 void llm_session_drained(struct llm_session *ses)
 {
 	if (!ses->resume_owed || llm_ring_used(&ses->ring) > ses->ring.size / 2)
@@ -161,13 +155,25 @@ void llm_session_drained(struct llm_session *ses)
 	llm_note_send(ses->dev, &ses->resume, LLM_MSG_RESUME);
 }
 
+/* Only called where somebody traces: what is not in the tree any more is among few. */
+void llm_session_trace_read(struct llm_session *ses, u64 id, u32 type, u32 bytes)
+{
+	struct llm_request *rq = llm_request_find(ses->dev, id), *r;
+
+	list_for_each_entry(r, &ses->terminals, terminal_node)
+		if (r->id == id)
+			rq = r;
+	if (rq)
+		trace_llm_request_read(rq, type, bytes);
+}
+
 /* ---- event mode ---------------------------------------------------------------------------------------- */
 
 /*
  * Copies whole records while they fit, but not many at once: the lock is held. Bytes read, 0: there
  * is nothing; -EMSGSIZE: not even the first fits; -EFAULT: none could be copied.
  */
-static ssize_t take_records(struct llm_session *ses, struct iov_iter *to, struct llm_dead *dead)
+static ssize_t take_records(struct llm_session *ses, struct iov_iter *to)
 {
 	ssize_t done = 0, rc = 0;
 
@@ -195,10 +201,12 @@ static ssize_t take_records(struct llm_session *ses, struct iov_iter *to, struct
 			break;
 		}
 		if (rq) {
-			llm_session_pop_terminal(ses, dead);
+			trace_llm_request_read(rq, ((struct llm_event *)rq->terminal)->type, head.size);
+			llm_request_read(rq);
 		} else {
 			ses->ring.tail += head.size;
-			trace_llm_request_read(ses, head.request_id, head.size);
+			if (trace_llm_request_read_enabled())
+				llm_session_trace_read(ses, head.request_id, head.type, head.size);
 		}
 		done += head.size;
 	}
@@ -210,9 +218,9 @@ static bool has_records(struct llm_session *ses)
 {
 	bool yes;
 
-	spin_lock(&ses->dev->lock);
+	llm_lock(ses->dev);
 	yes = llm_ring_used(&ses->ring) || llm_session_terminal(ses);
-	spin_unlock(&ses->dev->lock);
+	llm_unlock(ses->dev);
 	return yes;
 }
 
@@ -225,14 +233,11 @@ static ssize_t read_events(struct kiocb *iocb, struct iov_iter *to)
 	ssize_t n;
 
 	for (;;) {
-		LLM_DEAD(dead);
-
-		spin_lock(&ses->dev->lock);
+		llm_lock(ses->dev);
 		pagefault_disable();
-		n = take_records(ses, to, &dead);
+		n = take_records(ses, to);
 		pagefault_enable();
-		spin_unlock(&ses->dev->lock);
-		llm_bury(&dead);
+		llm_unlock(ses->dev);
 		/* Pages are brought in without the lock, if need be; one that vanished again is tried
 		 * again, but not for ever: some faults cannot be had in advance (tags of memory).
 		 * What was copied is taken away only if all of it arrived. */
@@ -264,10 +269,10 @@ static u32 use(struct llm_session *ses)
 {
 	u32 mode;
 
-	spin_lock(&ses->dev->lock);
+	llm_lock(ses->dev);
 	ses->used = true;
 	mode = ses->mode;
-	spin_unlock(&ses->dev->lock);
+	llm_unlock(ses->dev);
 	return mode;
 }
 
@@ -293,14 +298,14 @@ static __poll_t llm_session_poll(struct file *file, poll_table *pt)
 	__poll_t mask = 0;
 
 	poll_wait(file, &ses->wait, pt);
-	spin_lock(&ses->dev->lock);
+	llm_lock(ses->dev);
 	if (ses->mode == LLM_MODE_TEXT)
 		mask = llm_text_poll(ses);
 	else if (llm_ring_used(&ses->ring) || llm_session_terminal(ses))
 		mask = EPOLLIN | EPOLLRDNORM;
 	if (ses->dev->state == LLM_DEV_DEAD)
 		mask |= EPOLLHUP;
-	spin_unlock(&ses->dev->lock);
+	llm_unlock(ses->dev);
 	return mask;
 }
 
@@ -325,12 +330,12 @@ static long do_set_mode(struct file *file, void *arg, void __user *user)
 		return -EOPNOTSUPP;
 	if (m->__reserved)
 		return -EINVAL;
-	spin_lock(&ses->dev->lock);
+	llm_lock(ses->dev);
 	if (ses->used)
 		rc = -EBUSY;
 	else
 		ses->mode = m->mode;
-	spin_unlock(&ses->dev->lock);
+	llm_unlock(ses->dev);
 	return rc;
 }
 
@@ -357,7 +362,6 @@ static long do_submit(struct file *file, void *arg, void __user *user)
 	struct llm_session *ses = file->private_data;
 	struct llm_submit *s = arg;
 	u8 principal[LLM_PRINCIPAL_MAX];
-	struct llm_request *rq;
 	void *payload;
 	int rc;
 
@@ -378,10 +382,7 @@ static long do_submit(struct file *file, void *arg, void __user *user)
 		kvfree(payload);
 		return -EFAULT;
 	}
-	rq = llm_request_new(ses, s, payload, principal);
-	if (IS_ERR(rq))
-		return PTR_ERR(rq);
-	return llm_request_submit(rq, &s->request_id);
+	return llm_request_submit(ses, s, payload, principal);
 }
 
 static long do_cancel(struct file *file, void *arg, void __user *user)
@@ -389,27 +390,25 @@ static long do_cancel(struct file *file, void *arg, void __user *user)
 	struct llm_session *ses = file->private_data;
 	const struct llm_cancel *c = arg;
 	struct llm_request *rq;
-	LLM_DEAD(dead);
 	long rc = -ENOENT;
 
 	if (c->flags)
 		return -EOPNOTSUPP;
-	spin_lock(&ses->dev->lock);
+	llm_lock(ses->dev);
 	rq = llm_request_find(ses->dev, c->request_id);
 	if (rq && rq->ses == ses && rq->state != LLM_RQ_OVER) {
-		llm_request_cancel(rq, ECANCELED, &dead);
+		llm_request_cancel(rq, ECANCELED);
 		rc = 0;
 	}
-	spin_unlock(&ses->dev->lock);
-	llm_bury(&dead);
+	llm_unlock(ses->dev);
 	return rc;
 }
 
 static const struct llm_command commands[] = {
 	{LLM_IOC_QUERY, sizeof(struct llm_query), 8, do_query},
-	{LLM_IOC_SET_MODE, sizeof(struct llm_set_mode), 16, do_set_mode},
+	{LLM_IOC_SET_MODE, sizeof(struct llm_set_mode), 16, do_set_mode, true},
 	{LLM_IOC_SUBMIT, sizeof(struct llm_submit), 88, do_submit},
-	{LLM_IOC_CANCEL, sizeof(struct llm_cancel), 16, do_cancel},
+	{LLM_IOC_CANCEL, sizeof(struct llm_cancel), 16, do_cancel, true},
 };
 
 static long llm_session_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
@@ -422,7 +421,7 @@ static void llm_session_fdinfo(struct seq_file *m, struct file *file)
 	struct llm_session *ses = file->private_data;
 	struct llm_device *dev = ses->dev;
 
-	spin_lock(&dev->lock);
+	llm_lock(dev);
 	seq_printf(m, "llm-device:\t%s\n", dev->node_name);
 	seq_printf(m, "llm-session:\t%llu\n", ses->id);
 	seq_printf(m, "llm-mode:\t%s\n", ses->mode == LLM_MODE_TEXT ? "text" : "event");
@@ -430,7 +429,7 @@ static void llm_session_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "llm-unread:\t%u\n", llm_ring_used(&ses->ring));
 	seq_printf(m, "llm-transcript:\t%llu\n", ses->transcript);
 	seq_printf(m, "llm-lost:\t%u\n", ses->lost);
-	spin_unlock(&dev->lock);
+	llm_unlock(dev);
 }
 
 const struct file_operations llm_session_fops = {

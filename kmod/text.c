@@ -36,14 +36,14 @@ static size_t copy_text(struct llm_session *ses, struct llm_request *rq, u32 off
 	return n;
 }
 
-static struct taken take_text(struct llm_session *ses, struct iov_iter *to, struct llm_dead *dead)
+static struct taken take_text(struct llm_session *ses, struct iov_iter *to)
 {
 	struct taken t = {0};
-	u64 id;
 
 	while (iov_iter_count(to) && t.bytes < LLM_EVENT_MAX) {
 		struct llm_request *rq = llm_session_terminal(ses);
-		u32 at, len, n;
+		u32 at, len, n, type;
+		u64 id;
 
 		if (rq) {
 			const struct llm_event *ev = rq->terminal;
@@ -57,11 +57,13 @@ static struct taken take_text(struct llm_session *ses, struct iov_iter *to, stru
 				if (t.bytes)
 					break;
 				t.result = failed ? -err->error : END_OF_ANSWER;
+				trace_llm_request_read(rq, ev->type, 0);
 				ses->read_offset = 0;
-				llm_session_pop_terminal(ses, dead);
+				llm_request_read(rq);
 				break;
 			}
 			id = rq->id;
+			type = ev->type;
 		} else if (llm_ring_used(&ses->ring)) {
 			struct {
 				struct llm_event ev;
@@ -72,12 +74,13 @@ static struct taken take_text(struct llm_session *ses, struct iov_iter *to, stru
 			at = sizeof(head) + head.text.n_ids * sizeof(s32);
 			len = head.text.n_bytes;
 			id = head.ev.request_id;
+			type = head.ev.type;
 		} else {
 			break;
 		}
 		n = copy_text(ses, rq, at + ses->read_offset, len - ses->read_offset, to);
-		if (n)
-			trace_llm_request_read(ses, id, n);
+		if (n && trace_llm_request_read_enabled())
+			llm_session_trace_read(ses, id, type, n);
 		t.bytes += n;
 		if (!rq && ses->read_offset == len) {
 			struct llm_event ev;
@@ -106,9 +109,9 @@ static bool must_wait(struct llm_session *ses)
 {
 	bool wait;
 
-	spin_lock(&ses->dev->lock);
+	llm_lock(ses->dev);
 	wait = !readable(ses) && (ses->n_live || ses->drafting);
-	spin_unlock(&ses->dev->lock);
+	llm_unlock(ses->dev);
 	return wait;
 }
 
@@ -125,9 +128,9 @@ static bool draft_free(struct llm_session *ses)
 {
 	bool yes;
 
-	spin_lock(&ses->dev->lock);
+	llm_lock(ses->dev);
 	yes = !ses->drafting;
-	spin_unlock(&ses->dev->lock);
+	llm_unlock(ses->dev);
 	return yes;
 }
 
@@ -138,10 +141,10 @@ static int start_drafting(struct llm_session *ses, bool nonblock)
 		bool mine;
 		int rc;
 
-		spin_lock(&ses->dev->lock);
+		llm_lock(ses->dev);
 		mine = !ses->drafting;
 		ses->drafting = true;
-		spin_unlock(&ses->dev->lock);
+		llm_unlock(ses->dev);
 		if (mine)
 			return 0;
 		if (nonblock)
@@ -154,11 +157,11 @@ static int start_drafting(struct llm_session *ses, bool nonblock)
 
 static void done_drafting(struct llm_session *ses, size_t len)
 {
-	spin_lock(&ses->dev->lock);
+	llm_lock(ses->dev);
 	ses->draft_len = len;
 	ses->drafting = false;
 	wake_up_interruptible(&ses->wait);
-	spin_unlock(&ses->dev->lock);
+	llm_unlock(ses->dev);
 }
 
 /* The draft becomes a request. It stays as it is if that fails. */
@@ -166,29 +169,26 @@ static int submit_draft(struct llm_session *ses)
 {
 	struct llm_device *dev = ses->dev;
 	struct llm_submit sub = {.size = sizeof(sub), .format = LLM_FMT_TEXT};
-	struct llm_request *rq;
 	void *copy;
-	u64 id;
 	int rc;
 
 	rc = llm_session_prepare(ses);
 	if (rc)
 		return rc;
-	spin_lock(&dev->lock);
+	llm_lock(dev);
 	if (!ses->draft_len || ses->drafting || ses->n_live) {
-		spin_unlock(&dev->lock);
+		llm_unlock(dev);
 		return 0;
 	}
 	ses->drafting = true; /* nobody else touches the draft from here on */
 	sub.payload_len = ses->draft_len;
-	spin_unlock(&dev->lock);
+	llm_unlock(dev);
 
 	copy = kvmalloc(sub.payload_len, GFP_KERNEL_ACCOUNT);
 	rc = copy ? 0 : -ENOMEM;
 	if (!rc) {
 		memcpy(copy, ses->draft, sub.payload_len);
-		rq = llm_request_new(ses, &sub, copy, NULL);
-		rc = IS_ERR(rq) ? PTR_ERR(rq) : llm_request_submit(rq, &id);
+		rc = llm_request_submit(ses, &sub, copy, NULL);
 	}
 	done_drafting(ses, rc ? ses->draft_len : 0);
 	return rc;
@@ -203,19 +203,17 @@ ssize_t llm_text_read(struct kiocb *iocb, struct iov_iter *to)
 	unsigned int faults = 0;
 
 	for (;;) {
-		LLM_DEAD(dead);
 		bool submit, busy;
 		struct taken t;
 		int rc;
 
-		spin_lock(&dev->lock);
+		llm_lock(dev);
 		pagefault_disable();
-		t = take_text(ses, to, &dead);
+		t = take_text(ses, to);
 		pagefault_enable();
 		busy = ses->n_live || ses->drafting;
 		submit = !busy && ses->draft_len;
-		spin_unlock(&dev->lock);
-		llm_bury(&dead);
+		llm_unlock(dev);
 		if (t.bytes)
 			return t.bytes;
 		if (t.result == -EFAULT) { /* the page is not there, or went away again */

@@ -2,13 +2,30 @@
 /**
  * DOC: Tracepoints
  *
- * The events of system llm are stable: fields are not removed, renamed or changed in meaning, new
- * ones are added at the end. They tell a request's life as the kernel sees it: queue (submitted),
- * deliver (given to the backend), first_token, tokens (each post that brought ids), read (by the
- * client), cancel, end. @dev is N of /dev/llmN, @request and @session are unique for the device's
- * life, @uid, @pid and @cgroup are the opener's, @principal is a hash of the label (0: none),
- * @trace is the W3C trace id, times are CLOCK_MONOTONIC nanoseconds. There is
- * never any text, and never a pointer.
+ * The events of system llm are declared stable: fields are not removed, renamed, moved or changed in
+ * meaning; new ones are added at the end. All have a fixed width. There is never any text of a
+ * prompt or an answer, and never a pointer.
+ *
+ * Events of a request, in the order of its life: queue (submitted), deliver (given to a backend:
+ * again to each one that takes over, and where copying it failed), first_token, tokens (each post
+ * that brought ids), cancel (somebody does not want it any more), end (its terminal event is
+ * known), read (its reader took a record, also the terminal one).
+ *
+ * @dev: N of /dev/llmN
+ * @request, @session: unique for the device's life
+ * @uid, @pid, @cgroup: of the submitter: who called SUBMIT, in text mode the read() that submitted
+ * @principal: xxh64 of the label, seed 1; 0: none
+ * @trace: W3C trace id
+ * @ns: CLOCK_MONOTONIC, as all times
+ * @generation: of the backend
+ * @ids, @total: of tokens: ids in this post, and with it; of deliver and end: posted so far
+ * @seq: of the event that brought them
+ * @bytes: of queue: payload; of tokens and end: text; of read: the record, in text mode the text
+ * @type: of the record, LLM_EVENT_*
+ * @error, @finish: the end: errno, or 0 and LLM_FINISH_*
+ *
+ * Of sessions (open, close) @uid, @pid and @cgroup are the opener's; of backends (attach, detach)
+ * @pid is the one that attached.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM llm
@@ -28,30 +45,40 @@
 
 #define LLM_REQUEST_ASSIGN(rq)                                                                     \
 	__entry->dev = (rq)->ses->dev->number;                                                     \
-	__entry->uid = from_kuid_munged(&init_user_ns, (rq)->ses->cred->euid);                     \
+	__entry->uid = (rq)->submitter.uid;                                                        \
 	__entry->request = (rq)->id;                                                               \
 	__entry->session = (rq)->ses->id;                                                          \
-	__entry->cgroup = (rq)->ses->cgroup;                                                       \
+	__entry->cgroup = (rq)->submitter.cgroup;                                                  \
 	__entry->principal = (rq)->sub.principal_len ?                                             \
 				     xxh64((rq)->principal, (rq)->sub.principal_len, 1) : 0;       \
 	memcpy(__entry->trace, (rq)->sub.trace_id, 16);                                            \
 	__entry->ns = ktime_get_ns();                                                              \
-	__entry->pid = (rq)->ses->pid
+	__entry->pid = (rq)->submitter.pid
 
-#define LLM_REQUEST_PRINT "dev=%u request=%llu session=%llu pid=%d uid=%u ns=%llu"
+#define LLM_REQUEST_PRINT                                                                          \
+	"dev=%u request=%llu session=%llu pid=%d uid=%u cgroup=%llu principal=%016llx trace=%s ns=%llu"
 #define LLM_REQUEST_ARGS                                                                           \
-	__entry->dev, __entry->request, __entry->session, __entry->pid, __entry->uid, __entry->ns
+	__entry->dev, __entry->request, __entry->session, __entry->pid, __entry->uid,              \
+		__entry->cgroup, __entry->principal, __print_hex_str(__entry->trace, 16), __entry->ns
 
-DECLARE_EVENT_CLASS(llm_request,
+TRACE_EVENT(llm_request_first_token,
 	TP_PROTO(const struct llm_request *rq),
 	TP_ARGS(rq),
 	TP_STRUCT__entry(LLM_REQUEST_FIELDS),
 	TP_fast_assign(LLM_REQUEST_ASSIGN(rq);),
 	TP_printk(LLM_REQUEST_PRINT, LLM_REQUEST_ARGS)
 );
-DEFINE_EVENT(llm_request, llm_request_deliver, TP_PROTO(const struct llm_request *rq), TP_ARGS(rq));
-DEFINE_EVENT(llm_request, llm_request_first_token, TP_PROTO(const struct llm_request *rq),
-	     TP_ARGS(rq));
+
+TRACE_EVENT(llm_request_deliver,
+	TP_PROTO(const struct llm_request *rq),
+	TP_ARGS(rq),
+	TP_STRUCT__entry(LLM_REQUEST_FIELDS __field(u32, generation) __field(u64, ids)),
+	TP_fast_assign(LLM_REQUEST_ASSIGN(rq);
+		__entry->generation = rq->ses->dev->generation;
+		__entry->ids = rq->n_ids;),
+	TP_printk(LLM_REQUEST_PRINT " generation=%u ids=%llu", LLM_REQUEST_ARGS,
+		  __entry->generation, __entry->ids)
+);
 
 TRACE_EVENT(llm_request_queue,
 	TP_PROTO(const struct llm_request *rq),
@@ -74,13 +101,14 @@ TRACE_EVENT(llm_request_tokens,
 	TP_PROTO(const struct llm_request *rq, u32 ids, u32 bytes),
 	TP_ARGS(rq, ids, bytes),
 	TP_STRUCT__entry(LLM_REQUEST_FIELDS
-		__field(u32, ids) __field(u32, bytes) __field(u64, total)),
+		__field(u32, ids) __field(u32, bytes) __field(u64, total) __field(u64, seq)),
 	TP_fast_assign(LLM_REQUEST_ASSIGN(rq);
 		__entry->ids = ids;
 		__entry->bytes = bytes;
-		__entry->total = rq->n_ids;),
-	TP_printk(LLM_REQUEST_PRINT " ids=%u bytes=%u total=%llu", LLM_REQUEST_ARGS, __entry->ids,
-		  __entry->bytes, __entry->total)
+		__entry->total = rq->n_ids;
+		__entry->seq = rq->seq;),
+	TP_printk(LLM_REQUEST_PRINT " ids=%u bytes=%u total=%llu seq=%llu", LLM_REQUEST_ARGS,
+		  __entry->ids, __entry->bytes, __entry->total, __entry->seq)
 );
 
 TRACE_EVENT(llm_request_end,
@@ -110,17 +138,14 @@ TRACE_EVENT(llm_request_cancel,
 );
 
 TRACE_EVENT(llm_request_read,
-	TP_PROTO(const struct llm_session *ses, u64 request, u32 bytes),
-	TP_ARGS(ses, request, bytes),
-	TP_STRUCT__entry(__field(u32, dev) __field(u32, bytes) __field(u64, request)
-		__field(u64, session) __field(u64, ns)),
-	TP_fast_assign(__entry->dev = ses->dev->number;
-		__entry->bytes = bytes;
-		__entry->request = request;
-		__entry->session = ses->id;
-		__entry->ns = ktime_get_ns();),
-	TP_printk("dev=%u request=%llu session=%llu bytes=%u ns=%llu", __entry->dev,
-		  __entry->request, __entry->session, __entry->bytes, __entry->ns)
+	TP_PROTO(const struct llm_request *rq, u32 type, u32 bytes),
+	TP_ARGS(rq, type, bytes),
+	TP_STRUCT__entry(LLM_REQUEST_FIELDS __field(u32, type) __field(u32, bytes)),
+	TP_fast_assign(LLM_REQUEST_ASSIGN(rq);
+		__entry->type = type;
+		__entry->bytes = bytes;),
+	TP_printk(LLM_REQUEST_PRINT " type=%u bytes=%u", LLM_REQUEST_ARGS, __entry->type,
+		  __entry->bytes)
 );
 
 DECLARE_EVENT_CLASS(llm_session,
@@ -129,11 +154,11 @@ DECLARE_EVENT_CLASS(llm_session,
 	TP_STRUCT__entry(__field(u32, dev) __field(u32, uid) __field(u64, session)
 		__field(u64, cgroup) __field(u64, ns) __field(s32, pid)),
 	TP_fast_assign(__entry->dev = ses->dev->number;
-		__entry->uid = from_kuid_munged(&init_user_ns, ses->cred->euid);
+		__entry->uid = ses->opener.uid;
 		__entry->session = ses->id;
-		__entry->cgroup = ses->cgroup;
+		__entry->cgroup = ses->opener.cgroup;
 		__entry->ns = ktime_get_ns();
-		__entry->pid = ses->pid;),
+		__entry->pid = ses->opener.pid;),
 	TP_printk("dev=%u session=%llu pid=%d uid=%u cgroup=%llu ns=%llu", __entry->dev,
 		  __entry->session, __entry->pid, __entry->uid, __entry->cgroup, __entry->ns)
 );
@@ -141,18 +166,19 @@ DEFINE_EVENT(llm_session, llm_session_open, TP_PROTO(const struct llm_session *s
 DEFINE_EVENT(llm_session, llm_session_close, TP_PROTO(const struct llm_session *ses), TP_ARGS(ses));
 
 DECLARE_EVENT_CLASS(llm_backend,
-	TP_PROTO(u32 dev, u32 generation),
-	TP_ARGS(dev, generation),
-	TP_STRUCT__entry(__field(u32, dev) __field(u32, generation) __field(u64, ns)),
-	TP_fast_assign(__entry->dev = dev;
-		__entry->generation = generation;
-		__entry->ns = ktime_get_ns();),
-	TP_printk("dev=%u generation=%u ns=%llu", __entry->dev, __entry->generation, __entry->ns)
+	TP_PROTO(const struct llm_backend *be),
+	TP_ARGS(be),
+	TP_STRUCT__entry(__field(u32, dev) __field(u32, generation) __field(u64, ns)
+		__field(s32, pid)),
+	TP_fast_assign(__entry->dev = be->dev->number;
+		__entry->generation = be->generation;
+		__entry->ns = ktime_get_ns();
+		__entry->pid = be->pid;),
+	TP_printk("dev=%u generation=%u pid=%d ns=%llu", __entry->dev, __entry->generation,
+		  __entry->pid, __entry->ns)
 );
-DEFINE_EVENT(llm_backend, llm_backend_attach, TP_PROTO(u32 dev, u32 generation),
-	     TP_ARGS(dev, generation));
-DEFINE_EVENT(llm_backend, llm_backend_detach, TP_PROTO(u32 dev, u32 generation),
-	     TP_ARGS(dev, generation));
+DEFINE_EVENT(llm_backend, llm_backend_attach, TP_PROTO(const struct llm_backend *be), TP_ARGS(be));
+DEFINE_EVENT(llm_backend, llm_backend_detach, TP_PROTO(const struct llm_backend *be), TP_ARGS(be));
 
 #endif
 

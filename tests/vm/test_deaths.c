@@ -418,8 +418,8 @@ static void test_deadlines(void)
 static void test_quiesce(void)
 {
 	struct backend be, next;
-	struct llm_device_name n = {.size = sizeof(n), .name = "planned", .deadline_ns = 12345};
-	uint64_t id;
+	struct llm_device_name n = {.size = sizeof(n), .name = "planned"};
+	uint64_t id, deadline = now_ns() + 3600000000000ull;
 	int fd, c = control();
 
 	create(&be, "planned");
@@ -428,8 +428,10 @@ static void test_quiesce(void)
 	id = take(&be);
 	post_started(&be, id);
 	post_text(&be, id, 1, "a");
+	n.deadline_ns = deadline;
 	ioctl(c, LLM_IOC_DEVICE_QUIESCE, &n);
-	check(message(be.fd, &m, 0) && m.head.type == LLM_MSG_QUIESCE, "a planned upgrade: QUIESCE");
+	check(message(be.fd, &m, 0) && m.head.type == LLM_MSG_QUIESCE && m.quiesce.body.deadline_ns == deadline,
+	      "a planned upgrade: QUIESCE");
 	close(be.fd);
 	attach(&next, "planned", FINGERPRINT);
 	check(message(next.fd, &m, LLM_MSG_SUBMIT) && m.head.request_id == id &&
@@ -441,6 +443,48 @@ static void test_quiesce(void)
 	close(next.fd);
 	close(c);
 	destroy("planned");
+}
+
+/* One that does not let go in time. */
+static void test_overdue(void)
+{
+	struct llm_device_name n = {.size = sizeof(n), .name = "overdue"};
+	struct pollfd p = {.events = POLLIN};
+	struct backend be, next;
+	int fd, c = control();
+	uint64_t id;
+
+	create(&be, "overdue");
+	fd = open_events(be.node, 0);
+	submit(fd, "q");
+	id = take(&be);
+	post_started(&be, id);
+	post_text(&be, id, 1, "a");
+	n.deadline_ns = now_ns() + 300000000;
+	ioctl(c, LLM_IOC_DEVICE_QUIESCE, &n);
+	check(message(be.fd, &m, 0) && m.head.type == LLM_MSG_QUIESCE, "a backend is asked to let go");
+	refused(attach(&next, "overdue", FINGERPRINT), EBUSY, "until then it has the device");
+	check(read(be.fd, &m, sizeof(m)) == 0, "it waits for more; then its file is at its end");
+	check(now_ns() >= n.deadline_ns, "... not before the time");
+	p.fd = be.fd;
+	check(poll(&p, 1, 0) == 1 && p.revents == (POLLIN | POLLHUP), "... which poll() tells");
+	refused(post_text(&be, id, 2, "late"), ESTALE, "what it posts is refused");
+	works(attach(&next, "overdue", FINGERPRINT), "another one gets the device");
+	check(take(&next) == id && m.submit.body.n_ids == 1, "and the answer as it stands");
+	refused(post_text(&be, id, 2, "late"), ESTALE, "the old one has no say in it");
+	check(read(be.fd, &m, sizeof(m)) == 0, "... and hears nothing");
+	close(be.fd);
+	works(post_text(&next, id, 2, "b"), "it goes, and nothing changes");
+	n.deadline_ns = 1;
+	works(ioctl(c, LLM_IOC_DEVICE_QUIESCE, &n), "with a time that has passed");
+	p.fd = next.fd;
+	while (poll(&p, 1, 10000) == 1 && !(p.revents & POLLHUP))
+		;
+	check(p.revents & POLLHUP, "it is taken away at once");
+	close(next.fd);
+	close(fd);
+	close(c);
+	destroy("overdue");
 }
 
 static void test_unload(void)
@@ -466,6 +510,7 @@ int main(void)
 	test_other_model();
 	test_deadlines();
 	test_quiesce();
+	test_overdue();
 	test_unload();
 	return done();
 }

@@ -202,6 +202,10 @@ union message {
 		struct llm_msg head;
 		struct llm_msg_cancel body;
 	} cancel;
+	struct {
+		struct llm_msg head;
+		struct llm_msg_quiesce body;
+	} quiesce;
 	char bytes[1 << 16];
 };
 
