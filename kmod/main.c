@@ -6,6 +6,7 @@
  * file; it is taken killably, so that a command never waits where it cannot be interrupted.
  */
 #include "core.h"
+#include "reclaim.h"
 #include "trace.h"
 
 #include <linux/cgroup.h>
@@ -255,6 +256,7 @@ static long do_query(struct file *control, void *arg, void __user *user)
 	if (q->flags)
 		return -EOPNOTSUPP;
 	llm_query_fill(q, LLM_FILE_CONTROL, NULL);
+	q->features |= LLM_FEATURE_RECLAIM;
 	return 0;
 }
 
@@ -272,8 +274,10 @@ static const struct llm_command commands[] = {
 
 static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	long rc;
+	long rc = llm_reclaim_ioctl(file, cmd, arg);
 
+	if (rc != -ENOTTY)
+		return rc;
 	if (mutex_lock_killable(&llm_devices_lock))
 		return -EINTR;
 	rc = llm_ioctl(file, cmd, arg, commands, ARRAY_SIZE(commands));
@@ -283,6 +287,9 @@ static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 
 static const struct file_operations control_fops = {
 	.owner = THIS_MODULE,
+	.open = llm_control_open,
+	.release = llm_control_release,
+	.poll = llm_control_poll,
 	.unlocked_ioctl = control_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 	.llseek = noop_llseek,
@@ -299,7 +306,14 @@ static struct miscdevice control = {
 
 static int __init llm_init(void)
 {
-	return misc_register(&control);
+	int rc = llm_reclaim_init();
+
+	if (rc)
+		return rc;
+	rc = misc_register(&control);
+	if (rc)
+		llm_reclaim_exit();
+	return rc;
 }
 
 /* Nothing is open any more: open files hold the module. */
@@ -312,6 +326,7 @@ static void __exit llm_exit(void)
 	list_for_each_entry_safe(dev, next, &llm_devices, all)
 		llm_device_destroy(dev, true);
 	mutex_unlock(&llm_devices_lock);
+	llm_reclaim_exit();
 	WARN_ON(atomic_read(&llm_live));
 }
 

@@ -180,6 +180,45 @@ DECLARE_EVENT_CLASS(llm_backend,
 DEFINE_EVENT(llm_backend, llm_backend_attach, TP_PROTO(const struct llm_backend *be), TP_ARGS(be));
 DEFINE_EVENT(llm_backend, llm_backend_detach, TP_PROTO(const struct llm_backend *be), TP_ARGS(be));
 
+/* Something was done about free memory: bytes asked for, freed (or taken), MemFree around it, how long. */
+TRACE_EVENT(llm_reclaim,
+	TP_PROTO(u32 action, u64 asked, u64 freed, u64 before, u64 after, u64 took),
+	TP_ARGS(action, asked, freed, before, after, took),
+	TP_STRUCT__entry(__field(u32, action) __field(s32, pid) __field(u64, asked)
+		__field(u64, freed) __field(u64, before) __field(u64, after) __field(u64, took)
+		__field(u64, ns)),
+	TP_fast_assign(__entry->action = action;
+		__entry->pid = current->tgid;
+		__entry->asked = asked;
+		__entry->freed = freed;
+		__entry->before = before;
+		__entry->after = after;
+		__entry->took = took;
+		__entry->ns = ktime_get_ns();),
+	TP_printk("action=%s pid=%d asked=%llu freed=%llu free_before=%llu free_after=%llu took=%llu ns=%llu",
+		  __print_symbolic(__entry->action, {0, "take"}, {1, "shrinker"}, {2, "oom"},
+				   {3, "asked"}, {4, "room"}, {5, "file"}, {6, "fs"}),
+		  __entry->pid, __entry->asked, __entry->freed, __entry->before, __entry->after,
+		  __entry->took, __entry->ns)
+);
+
+/* A pressure event: LLM_PRESSURE_*, its number, MemFree. */
+TRACE_EVENT(llm_pressure,
+	TP_PROTO(u32 what, u64 number, u64 free),
+	TP_ARGS(what, number, free),
+	TP_STRUCT__entry(__field(u32, what) __field(u32, __reserved) __field(u64, number)
+		__field(u64, free) __field(u64, ns)),
+	TP_fast_assign(__entry->what = what;
+		__entry->__reserved = 0;
+		__entry->number = number;
+		__entry->free = free;
+		__entry->ns = ktime_get_ns();),
+	TP_printk("what=%s number=%llu free=%llu ns=%llu",
+		  __print_flags(__entry->what, "|", {LLM_PRESSURE_FREE, "free"},
+				{LLM_PRESSURE_BLOCKS, "blocks"}, {LLM_PRESSURE_RELEASE, "release"}),
+		  __entry->number, __entry->free, __entry->ns)
+);
+
 #endif
 
 #undef TRACE_INCLUDE_PATH

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The reserve: taken, counted, given back on request, to whoever allocates, and before anybody is
+ * killed; not to kswapd, drop_caches or an order to reclaim. Making room, and what is refused.
+ *
+ * ROUNDS in the environment: how often a process allocates against the reserve (default 5).
+ */
+#include "tests/vm/vm.h"
+
+#include <inttypes.h>
+#include <sys/mman.h>
+
+#define MB    (1ull << 20)
+#define BLOCK (2 * MB)
+
+/* For printing. */
+static unsigned int mb(uint64_t bytes)
+{
+	return (unsigned int)(bytes / MB);
+}
+
+static int ctl;
+
+static struct llm_mem_status status_of(int fd)
+{
+	struct llm_mem_status s = {.size = sizeof(s)};
+
+	if (ioctl(fd, LLM_IOC_MEM_STATUS, &s))
+		check(false, "status");
+	return s;
+}
+
+static struct llm_mem_status status(void)
+{
+	return status_of(ctl);
+}
+
+static int64_t reserve(uint64_t bytes)
+{
+	struct llm_mem_reserve r = {.size = sizeof(r), .bytes = bytes};
+
+	return ioctl(ctl, LLM_IOC_MEM_RESERVE, &r) ? -1 : (int64_t)r.held;
+}
+
+static int make_room(struct llm_mem_make_room *r)
+{
+	r->size = sizeof(*r);
+	return ioctl(ctl, LLM_IOC_MEM_MAKE_ROOM, r);
+}
+
+static bool told(int fd, int ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLPRI};
+
+	return poll(&p, 1, ms) == 1 && p.revents == POLLPRI;
+}
+
+static bool write_to(const char *path, const char *what)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && write(fd, what, strlen(what)) == (ssize_t)strlen(what);
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+static uint64_t vmstat(const char *name)
+{
+	char line[256];
+	uint64_t n = 0, v;
+	FILE *f = fopen("/proc/vmstat", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, name, strlen(name)) &&
+		    sscanf(line + strlen(name), " %" SCNu64, &v) == 1)
+			n = v;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* ---- taking and giving --------------------------------------------------------------------------------- */
+
+static void test_take(void)
+{
+	uint64_t misc = vmstat("nr_kernel_misc_reclaimable"),
+		 page = (uint64_t)sysconf(_SC_PAGESIZE);
+	struct llm_mem_status a = status(), b, c;
+
+	check(a.total > a.available && a.available && a.free && a.free_blocks && !a.reserve_held,
+	      "before: %u MB free in %u blocks", mb(a.free), (unsigned int)a.free_blocks);
+	check(reserve(32 * BLOCK) == 32 * BLOCK, "32 blocks are held");
+	b = status();
+	check(b.reserve_held == 32 * BLOCK && b.reserve_target == 32 * BLOCK, "and said to be");
+	check(a.free - b.free > 60 * MB && a.free - b.free < 80 * MB,
+	      "MemFree is less by them: %u MB", mb(a.free - b.free));
+	check(a.available - b.available < 16 * MB || b.available > a.available,
+	      "MemAvailable is not");
+	check((vmstat("nr_kernel_misc_reclaimable") - misc) * page == 32 * BLOCK,
+	      "counted as reclaimable");
+	check(!told(ctl, 0), "taking is no event");
+	check(reserve(32 * BLOCK) == 32 * BLOCK && status().free + 8 * MB > b.free,
+	      "asked twice: the same");
+	check(reserve(8 * BLOCK) == 8 * BLOCK, "less is asked for: given back");
+	check(told(ctl, 0), "which is an event");
+	c = status();
+	check(c.released_asked - b.released_asked == 24 * BLOCK && c.events == b.events + 1 &&
+		      c.pressure & LLM_PRESSURE_RELEASE,
+	      "counted and told");
+	check(!told(ctl, 0) && !(status().pressure & LLM_PRESSURE_RELEASE), "once");
+	check(reserve(0) == 0 && !status().reserve_held, "nothing is held");
+	check(vmstat("nr_kernel_misc_reclaimable") == misc, "nor counted");
+}
+
+/* ---- not to everybody ------------------------------------------------------------------------------------ */
+
+static void test_kept(void)
+{
+	struct llm_mem_status a, b;
+
+	reserve(32 * BLOCK);
+	a = status();
+	check(write_to("/proc/sys/vm/drop_caches", "2") &&
+		      write_to("/proc/sys/vm/drop_caches", "3"),
+	      "drop_caches");
+	b = status();
+	check(b.reserve_held == a.reserve_held, "leaves the reserve alone");
+	if (write_to("/sys/fs/cgroup/memory.reclaim", "20M") || errno == EAGAIN)
+		check(status().reserve_held == a.reserve_held, "so does an order to reclaim");
+	check(write_to("/proc/sys/vm/compact_memory", "1") &&
+		      status().reserve_held == a.reserve_held,
+	      "and compaction");
+	reserve(0);
+}
+
+/* ---- who needs it gets it --------------------------------------------------------------------------------- */
+
+/* A process that touches so much memory, then waits; false: it was killed. */
+static pid_t hog(uint64_t bytes, int *ready)
+{
+	int p[2];
+	pid_t pid;
+
+	if (pipe(p))
+		return -1;
+	pid = fork();
+	if (!pid) {
+		char *m = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			       0);
+
+		write_to("/proc/self/oom_score_adj", "1000");
+		for (uint64_t i = 0; m != MAP_FAILED && i < bytes; i += 4096)
+			m[i] = 1;
+		if (m != MAP_FAILED && write(p[1], "x", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	close(p[1]);
+	*ready = p[0];
+	return pid;
+}
+
+static bool hogs(uint64_t bytes)
+{
+	int ready, state;
+	pid_t pid = hog(bytes, &ready);
+	char c;
+	bool ok = read(ready, &c, 1) == 1;
+
+	close(ready);
+	kill(pid, SIGKILL);
+	waitpid(pid, &state, 0);
+	return ok;
+}
+
+static void test_given(int rounds)
+{
+	pid_t bystander = fork();
+	struct llm_mem_status a, b;
+	int good = 0, state;
+	uint64_t kills = vmstat("oom_kill");
+
+	if (!bystander) {
+		pause();
+		_exit(0);
+	}
+	for (int i = 0; i < rounds; i++) {
+		uint64_t half = status().free / 2 / BLOCK * BLOCK;
+		bool ok;
+
+		if (reserve(half) < (int64_t)(half * 8 / 10))
+			printf("# only %u MB of %u held\n", mb(status().reserve_held), mb(half));
+		a = status();
+		ok = hogs(a.free + a.reserve_held / 2);
+		b = status();
+		ok = ok &&
+		     b.released_shrinker + b.released_oom > a.released_shrinker + a.released_oom;
+		ok = ok && told(ctl, 0) == false && b.events > a.events &&
+		     b.pressure & LLM_PRESSURE_RELEASE && b.reserve_held < a.reserve_held;
+		good += ok;
+		if (!ok)
+			printf("# round %d: held %u -> %u MB, free %u -> %u, shrinker %u, oom %u\n",
+			       i, mb(a.reserve_held), mb(b.reserve_held), mb(a.free), mb(b.free),
+			       mb(b.released_shrinker - a.released_shrinker),
+			       mb(b.released_oom - a.released_oom));
+	}
+	check(good == rounds,
+	      "a process allocates more than is free, %d times: the reserve is given", rounds);
+	b = status();
+	printf("# given to reclaim %u MB, before a kill %u MB\n", mb(b.released_shrinker),
+	       mb(b.released_oom));
+	check(vmstat("oom_kill") == kills, "nobody was killed");
+	check(!waitpid(bystander, &state, WNOHANG), "least of all a bystander");
+	kill(bystander, SIGKILL);
+	waitpid(bystander, &state, 0);
+	reserve(0);
+}
+
+/* The kernel's last question before it kills; sysrq asks it, then kills all the same. */
+static void test_oom(void)
+{
+	struct llm_mem_status a, b;
+	int ready, state;
+	pid_t victim;
+	char c;
+
+	reserve(8 * BLOCK);
+	a = status();
+	victim = hog(4 * MB, &ready);
+	check(read(ready, &c, 1) == 1, "somebody who may be killed");
+	check(write_to("/proc/sysrq-trigger", "f"), "the OOM killer is called");
+	for (int i = 0; i < 200 && status().released_oom == a.released_oom; i++)
+		usleep(50000);
+	b = status();
+	check(b.released_oom - a.released_oom == 8 * BLOCK && !b.reserve_held,
+	      "the reserve comes first");
+	kill(victim, SIGKILL);
+	waitpid(victim, &state, 0);
+	close(ready);
+}
+
+/* ---- making room ------------------------------------------------------------------------------------------ */
+
+static void test_room(void)
+{
+	struct llm_mem_make_room r = {0};
+	struct llm_mem_status a, b;
+
+	works(make_room(&r), "nothing is wanted: nothing done");
+	reserve(32 * BLOCK);
+	a = status();
+	r = (struct llm_mem_make_room){.free = a.free + 40 * MB};
+	works(make_room(&r), "room is made");
+	b = status();
+	check(r.free_after >= r.free_before + 36 * MB && b.reserve_held < 32 * BLOCK,
+	      "out of the reserve: %u -> %u MB", mb(r.free_before), mb(r.free_after));
+	check(b.room_calls == a.room_calls + 1 && b.room_bytes > a.room_bytes, "counted");
+	r = (struct llm_mem_make_room){.free = b.total, .max_bytes = 8 * BLOCK};
+	works(make_room(&r), "more than there can be: it ends");
+	check(status().reserve_held == 0 && r.free_after + 16 * MB > r.free_before,
+	      "nothing is kept");
+	r = (struct llm_mem_make_room){.free = b.total, .deadline_ns = 1};
+	reserve(4 * BLOCK);
+	works(make_room(&r), "no time left");
+	check(status().reserve_held == 4 * BLOCK, "nothing is done");
+	reserve(0);
+}
+
+/* ---- what is refused --------------------------------------------------------------------------------------- */
+
+static void test_refused(void)
+{
+	struct llm_mem_reserve r = {.size = sizeof(r), .bytes = BLOCK};
+	struct llm_mem_make_room m = {.size = sizeof(m), .free = MB};
+	struct {
+		struct llm_mem_reserve r;
+		uint64_t tail;
+	} longer = {.r = {.size = sizeof(longer)}, .tail = 1};
+
+	r.bytes = BLOCK + 4096;
+	refused(ioctl(ctl, LLM_IOC_MEM_RESERVE, &r), EINVAL, "a part of a block");
+	r.bytes = status().total / BLOCK * BLOCK + BLOCK;
+	refused(ioctl(ctl, LLM_IOC_MEM_RESERVE, &r), EINVAL, "more than there is");
+	r.bytes = UINT64_MAX / BLOCK * BLOCK;
+	refused(ioctl(ctl, LLM_IOC_MEM_RESERVE, &r), EINVAL, "far more");
+	r = (struct llm_mem_reserve){.size = sizeof(r), .flags = 1};
+	refused(ioctl(ctl, LLM_IOC_MEM_RESERVE, &r), EOPNOTSUPP, "an unknown flag");
+	r = (struct llm_mem_reserve){.size = 16};
+	refused(ioctl(ctl, LLM_IOC_MEM_RESERVE, &r), EINVAL, "a short structure");
+	refused(ioctl(ctl, LLM_IOC_MEM_RESERVE, &longer), E2BIG,
+		"a long one whose tail is not zero");
+	refused(ioctl(ctl, LLM_IOC_MEM_RESERVE, NULL), EFAULT, "no structure");
+	m.flags = 1;
+	refused(ioctl(ctl, LLM_IOC_MEM_MAKE_ROOM, &m), EOPNOTSUPP, "room: an unknown flag");
+	m = (struct llm_mem_make_room){.size = sizeof(m), .free = status().total + 1};
+	refused(ioctl(ctl, LLM_IOC_MEM_MAKE_ROOM, &m), EINVAL, "room: more than there is");
+	m = (struct llm_mem_make_room){.size = sizeof(m), .blocks = status().total / BLOCK + 1};
+	refused(ioctl(ctl, LLM_IOC_MEM_MAKE_ROOM, &m), EINVAL, "room: more blocks than there are");
+}
+
+int main(void)
+{
+	const char *rounds = getenv("ROUNDS");
+
+	ctl = control();
+	check(ctl >= 0, "the control file");
+	test_take();
+	test_kept();
+	test_room();
+	test_refused();
+	test_oom();
+	test_given(rounds ? atoi(rounds) : 5);
+	return done();
+}
