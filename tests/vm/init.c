@@ -7,6 +7,9 @@
  * the very end; whoever reads it misses that line if the machine died. /tests/NAME.args may hold
  * the module's parameters for this program: it is then loaded anew. A program gets SECONDS (kernel
  * command line: seconds=N), then it is killed.
+ *
+ * A debug kernel's own tools are asked at the end, when the module has gone: kmemleak for memory that
+ * nobody has any more, lockdep whether it was at work until then.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -41,8 +44,12 @@ static void mount_all(void)
 	static const struct {
 		const char *type, *where;
 	} m[] = {
-		{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"tmpfs", "/tmp"},
-		{"debugfs", "/sys/kernel/debug"}, {"tracefs", "/sys/kernel/tracing"},
+		{"proc", "/proc"},
+		{"sysfs", "/sys"},
+		{"devtmpfs", "/dev"},
+		{"tmpfs", "/tmp"},
+		{"debugfs", "/sys/kernel/debug"},
+		{"tracefs", "/sys/kernel/tracing"},
 		{"cgroup2", "/sys/fs/cgroup"},
 	};
 
@@ -147,6 +154,63 @@ static int is_test(const struct dirent *d)
 	return d->d_name[0] != '.' && !strchr(d->d_name, '.');
 }
 
+#define KMEMLEAK "/sys/kernel/debug/kmemleak"
+
+static int put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int rc = fd >= 0 && write(fd, text, strlen(text)) > 0 ? 0 : -1;
+
+	close(fd);
+	return rc;
+}
+
+/* It finds by and by: what a register or a stack still points to is found by a later scan. */
+static void look_for_leaks(void)
+{
+	char line[256];
+	int found = 0;
+	FILE *f;
+
+	if (access(KMEMLEAK, F_OK))
+		return;
+	printf("== kmemleak\n");
+	for (int i = 0; i < 2; i++) {
+		sleep(6); /* younger objects are not reported */
+		if (put(KMEMLEAK, "scan"))
+			complain("kmemleak: scan");
+	}
+	f = fopen(KMEMLEAK, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		found += !strncmp(line, "unreferenced object", 19);
+		printf("# %s", line);
+	}
+	if (f)
+		fclose(f);
+	else
+		complain("kmemleak");
+	printf("%s - unloaded: %d pieces of memory leaked\n", found ? "not ok" : "ok", found);
+	failures += found > 0;
+	printf("-- kmemleak %d\n", found);
+}
+
+/* After its first report, or when its tables are full, lockdep looks at nothing any more. */
+static void look_at_lockdep(void)
+{
+	char line[256];
+	int on = -1;
+	FILE *f = fopen("/proc/lockdep_stats", "re");
+
+	if (!f)
+		return;
+	while (fgets(line, sizeof(line), f))
+		sscanf(line, " debug_locks: %d", &on);
+	fclose(f);
+	printf("== lockdep\n%s - it was at work to the end\n-- lockdep %d\n",
+	       on == 1 ? "ok" : "not ok", on);
+	failures += on != 1;
+}
+
 static void show_log(void)
 {
 	int size = klogctl(10, NULL, 0);
@@ -185,6 +249,8 @@ int main(void)
 	if (!demo) {
 		if (unload())
 			complain("unloading the module");
+		look_for_leaks();
+		look_at_lockdep();
 		show_log();
 		printf("-- all %d\n", failures);
 	}
