@@ -7,6 +7,7 @@
  */
 #include "core.h"
 #include "reclaim.h"
+#include "region.h"
 #include "trace.h"
 
 #include <linux/cgroup.h>
@@ -256,6 +257,7 @@ static long do_query(struct file *control, void *arg, void __user *user)
 	if (q->flags)
 		return -EOPNOTSUPP;
 	llm_query_fill(q, LLM_FILE_CONTROL, NULL);
+	q->features |= LLM_FEATURE_REGION;
 	q->features |= LLM_FEATURE_RECLAIM;
 	return 0;
 }
@@ -276,6 +278,8 @@ static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 {
 	long rc = llm_reclaim_ioctl(file, cmd, arg);
 
+	if (rc == -ENOTTY)
+		rc = llm_region_ioctl(file, cmd, arg);
 	if (rc != -ENOTTY)
 		return rc;
 	if (mutex_lock_killable(&llm_devices_lock))
@@ -310,9 +314,15 @@ static int __init llm_init(void)
 
 	if (rc)
 		return rc;
-	rc = misc_register(&control);
+	rc = llm_region_init();
 	if (rc)
-		llm_reclaim_exit();
+		goto no_region;
+	rc = misc_register(&control);
+	if (!rc)
+		return 0;
+	llm_region_exit();
+no_region:
+	llm_reclaim_exit();
 	return rc;
 }
 
@@ -326,6 +336,7 @@ static void __exit llm_exit(void)
 	list_for_each_entry_safe(dev, next, &llm_devices, all)
 		llm_device_destroy(dev, true);
 	mutex_unlock(&llm_devices_lock);
+	llm_region_exit();
 	llm_reclaim_exit();
 	WARN_ON(atomic_read(&llm_live));
 }

@@ -816,7 +816,7 @@ struct llm_region_info {
  * @after: only those with a greater id; 0: from the beginning
  * @regions: address of @count struct llm_region_info
  * @count: in: room, at most 256; out: how many were written
- * @__reserved: 0
+ * @info_size: sizeof(struct llm_region_info), how far they are apart; 0: 208, as it was at first
  */
 struct llm_region_list {
 	__u32 size;
@@ -824,7 +824,7 @@ struct llm_region_list {
 	__u64 after;
 	__u64 regions;
 	__u32 count;
-	__u32 __reserved;
+	__u32 info_size;
 };
 
 /**
@@ -832,7 +832,7 @@ struct llm_region_list {
  * @size: sizeof(struct llm_region_name)
  * @flags: must be 0
  * @name: its name is free at once; the memory goes with the last file, mapping and pin. EPERM: only
- *	the owner and CAP_SYS_ADMIN may
+ *	the owner and CAP_SYS_ADMIN may. A CREATE at work on it ends with ECANCELED.
  */
 struct llm_region_name {
 	__u32 size;

@@ -278,7 +278,7 @@ AT(llm_region_list, flags, 4);
 AT(llm_region_list, after, 8);
 AT(llm_region_list, regions, 16);
 AT(llm_region_list, count, 24);
-AT(llm_region_list, __reserved, 28);
+AT(llm_region_list, info_size, 28);
 SIZE(llm_region_list, 32);
 
 AT(llm_region_name, size, 0);
