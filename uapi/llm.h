@@ -13,6 +13,7 @@
  *   - ioctl arguments begin with @size (set by the caller to sizeof) and @flags. A longer structure
  *     whose tail is zero is accepted, a shorter one reads as if filled with zeroes.
  *   - Unknown flags, and padding that is not zero, are refused.
+ *   - A command that answers in its structure is not begun where that cannot be written (EFAULT).
  *   - Pointers are __u64. Times are absolute CLOCK_MONOTONIC nanoseconds; 0 means none.
  *   - Sizes are multiples of 8 and members naturally aligned: 32-bit and 64-bit layouts agree.
  *
@@ -99,7 +100,7 @@
  * @max_transcript: bytes of payloads and ids kept of one session
  * @max_message: the longest struct llm_msg a backend must be ready to read
  * @max_requests: unfinished requests of one session
- * @max_sessions: open sessions of one device
+ * @max_sessions: open sessions of one device; one uid may have fewer
  * @context: tokens that a conversation may reach
  * @__reserved: 0
  * @fingerprint: of the model and everything that an answer's bytes depend on
@@ -559,6 +560,10 @@ struct llm_device_attach {
  * @flags: must be 0
  * @name: the device's by-name label
  * @deadline_ns: QUIESCE: the backend is asked to let go by then; DESTROY: must be 0
+ *
+ * A backend that was asked and still has the device at @deadline_ns (0: never; a time that has
+ * passed: at once) is detached as if it had died: another one may attach, read() of the old file
+ * gives 0, poll() POLLIN and POLLHUP, LLM_IOC_POST ESTALE.
  */
 struct llm_device_name {
 	__u32 size;
@@ -595,8 +600,9 @@ struct llm_device_name {
  * @session_id: the open file. Over a socket: 0, the connection says it.
  * @request_id: the request; 0 where none is meant
  *
- * read() gives one whole message; EMSGSIZE if the buffer is too small (llm_query.max_message is
- * always enough). Over a socket the client sends these messages itself, one at a time: a message
+ * read() gives one whole message; EMSGSIZE if the buffer is too small (llm_query.max_message, asked
+ * for again, is enough); 0 if the device was taken away (see struct llm_device_name). Over a socket
+ * the client sends these messages itself, one at a time: a message
  * begins a packet and, where @size is more than the packet holds, goes on in the next ones.
  */
 struct llm_msg {
@@ -676,7 +682,7 @@ struct llm_msg_cancel {
 
 /**
  * struct llm_msg_quiesce - body of QUIESCE
- * @deadline_ns: after this the backend file may be taken away
+ * @deadline_ns: then the device is taken away from who still has it; 0: never
  */
 struct llm_msg_quiesce {
 	__u64 deadline_ns;
@@ -686,13 +692,16 @@ struct llm_msg_quiesce {
  * struct llm_post - hand events to readers (LLM_IOC_POST)
  * @size: sizeof(struct llm_post)
  * @flags: must be 0
- * @generation: ESTALE for the whole batch if it is not this attachment's
+ * @generation: ESTALE for the whole batch if it is not this attachment's, or if the device was taken
+ *	away
  * @count: records, at most LLM_POST_MAX
  * @events: address of @count struct llm_event records, one behind the other
  * @events_len: their bytes
  * @results: address of @count __s32: 0, or -errno of the record of the same index: EAGAIN ring full
  *	(wait for RESUME) or behind such a one, EINVAL wrong seq or record, ENOENT no such unfinished
- *	request, ECANCELED nobody reads it any more: only its terminal event is still owed
+ *	request, ECANCELED nobody reads it any more: only its terminal event is still owed. So it is
+ *	for an answer of more ids than max_tokens, or than the context that the device had when it
+ *	was asked for: its client gets ENOSPC.
  *
  * Returns 0 if the batch was looked at; each record stands for itself. A terminal event always
  * finds room; its record has at most 8192 bytes.
