@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 # Bash completion of llmctl: commands, then their options and files. The commands are asked from
 # llmctl itself; options are read from `llmctl COMMAND --help`, so neither can grow stale. `bench
-# serve` is a command of its own.
+# serve` and `bench memory` are commands of their own.
 
 _llmctl() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
 	local sub=()
 
-	[[ $command == bench && ${COMP_WORDS[2]} == serve ]] && sub=(serve)
+	[[ $command == bench && ${COMP_WORDS[2]} == @(serve|memory) ]] && sub=("${COMP_WORDS[2]}")
 
 	if ((COMP_CWORD == 1)); then
 		mapfile -t COMPREPLY < <(compgen -W "$(llmctl help 2>/dev/null |
@@ -41,7 +41,7 @@ _llmctl() {
 		mapfile -t COMPREPLY < <(compgen -W "$(llmctl "$command" "${sub[@]}" --help 2>&1 |
 			grep -oE '(^|[^a-z-])--?[a-z][a-z-]*' | grep -oE -- '--?[a-z][a-z-]*' | sort -u)" -- "$cur")
 	elif [[ $command == bench && $COMP_CWORD -eq 2 ]]; then
-		mapfile -t COMPREPLY < <(compgen -W 'load decode prefill serve' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'load decode prefill memory serve' -- "$cur")
 	elif [[ $command == status && $prev != --* || $command == swap && $COMP_CWORD -eq 2 ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(find "${XDG_RUNTIME_DIR:-/run}/llmdev" /run/llmdev \
 			-maxdepth 1 -name '*.sock' ! -name '*.next.sock' ! -name '*.prev.sock' 2>/dev/null | sed 's|.*/||; s|\.sock$||' | sort -u)" -- "$cur")

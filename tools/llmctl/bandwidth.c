@@ -140,35 +140,31 @@ static int run_pass(struct reader *r, pthread_t *id, int threads, double *time)
 	return rc;
 }
 
-int bandwidth_measure(struct bandwidth *b, size_t bytes, int threads, int passes, struct err *e)
+int bandwidth_of(struct bandwidth *b, const void *p, size_t bytes, int threads, int passes,
+		 struct err *e)
 {
 	double times[MAX_PASSES];
 	struct reader *r = NULL;
 	pthread_t *id = NULL;
 	cpu_set_t set;
 	size_t share;
-	uint8_t *p;
 	int rc;
 
-	if (sched_getaffinity(0, sizeof(set), &set))
+	if (sched_getaffinity(0, sizeof(set), &set)) {
+		CPU_ZERO(&set);
 		CPU_SET(0, &set);
+	}
 	if (threads < 1)
 		threads = CPU_COUNT(&set);
 	passes = passes < 1 ? 1 : passes > MAX_PASSES ? MAX_PASSES : passes;
 	share = bytes / (size_t)threads / (64 * STREAMS) * (64 * STREAMS);
 	bytes = share * (size_t)threads;
-	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED)
-		return err_set(e, -ENOMEM, "bandwidth: %zu bytes cannot be had: free memory",
-			       bytes);
-	madvise(p, bytes, MADV_HUGEPAGE);
-	memset(p, 1, bytes);
 
 	r = calloc((size_t)threads, sizeof(*r));
 	id = calloc((size_t)threads, sizeof(*id));
 	rc = r && id ? 0 : ENOMEM;
 	for (int i = 0; !rc && i < threads; i++) {
-		r[i].p = p + (size_t)i * share;
+		r[i].p = (const uint8_t *)p + (size_t)i * share;
 		r[i].bytes = share;
 		r[i].cpu = nth_cpu(&set, i);
 	}
@@ -184,8 +180,22 @@ int bandwidth_measure(struct bandwidth *b, size_t bytes, int threads, int passes
 		b->best = (double)bytes / times[0];
 		b->loads = loads_name();
 	}
-	munmap(p, bytes);
 	free(r);
 	free(id);
 	return rc ? err_set(e, -rc, "bandwidth: %s: no reader threads", strerror(rc)) : 0;
+}
+
+int bandwidth_measure(struct bandwidth *b, size_t bytes, int threads, int passes, struct err *e)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int rc;
+
+	if (p == MAP_FAILED)
+		return err_set(e, -ENOMEM, "bandwidth: %zu bytes cannot be had: free memory",
+			       bytes);
+	madvise(p, bytes, MADV_HUGEPAGE);
+	memset(p, 1, bytes);
+	rc = bandwidth_of(b, p, bytes, threads, passes, e);
+	munmap(p, bytes);
+	return rc;
 }

@@ -21,5 +21,9 @@ struct bandwidth {
  * 64); the first, uncounted pass warms up. -ENOMEM if the memory cannot be had.
  */
 int bandwidth_measure(struct bandwidth *b, size_t bytes, int threads, int passes, struct err *e);
+/* The same over memory of the caller's, 64-byte aligned and filled; a tail under 256 bytes a thread is
+ * left out. */
+int bandwidth_of(struct bandwidth *b, const void *p, size_t bytes, int threads, int passes,
+		 struct err *e);
 
 #endif

@@ -6,8 +6,8 @@
  *   prefill  a prompt of 128 tokens, to its first generated token
  *   load     the weights from the files to their place; beside it fio on the same files
  *
- * One run warms up, then --runs are timed; the result is their median. `bench serve` is a command
- * of its own (cmd_bench_serve.c).
+ * One run warms up, then --runs are timed; the result is their median. `bench serve` and
+ * `bench memory` are commands of their own (cmd_bench_serve.c, cmd_bench_memory.c).
  */
 #include <errno.h>
 #include <spawn.h>
@@ -23,7 +23,9 @@
 #define USAGE                                                                                      \
 	"bench load|decode|prefill MODEL [--json] [--runs N] [-n TOKENS] "                         \
 	"[--no-fio] " CTL_COMMON_USAGE "\n"                                                        \
-	"       llmctl bench serve ...: many requests to a running server; see `llmctl bench serve --help`"
+	"       llmctl bench memory ...: read bandwidth by kind of memory\n"                       \
+	"       llmctl bench serve ...: many requests to a running server; see `llmctl bench "     \
+	"serve --help`"
 
 #define MAX_RUNS    100
 #define FIO_BLOCK   "1M"
@@ -449,6 +451,8 @@ int cmd_bench(int argc, char **argv)
 
 	if (argc > 1 && !strcmp(argv[1], "serve"))
 		return cmd_bench_serve(argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], "memory"))
+		return cmd_bench_memory(argc - 1, argv + 1);
 	rc = parse(&b, argc, argv);
 	if (rc)
 		return rc;

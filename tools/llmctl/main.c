@@ -25,6 +25,7 @@ static const struct command {
 	{"models", cmd_models, "the models in this machine's caches"},
 	{"bench", cmd_bench, "measure loading, decoding, prefill"},
 	{"doctor", cmd_doctor, "what on this machine stands in the way, and what mends it"},
+	{"report", cmd_report, "one file of facts and figures about this machine"},
 	{"synth", cmd_synth, "write a model of any shape with random weights"},
 };
 
