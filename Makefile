@@ -70,7 +70,7 @@ MHD      := $(shell $(CC) $(CPPFLAGS) -include microhttpd.h -x c -E /dev/null >/
 
 # ---- sources --------------------------------------------------------------------------------------
 
-RT_DIRS  := runtime/base runtime/weights runtime/text runtime/text/template runtime/text/output \
+RT_DIRS  := runtime/base runtime/memory runtime/weights runtime/text runtime/text/template runtime/text/output \
 	    runtime/text/grammar runtime/model runtime/backend \
 	    runtime/backend/ref runtime/backend/cpu runtime/engine kernels/ref
 RT_SRC   := $(foreach d,$(RT_DIRS),$(wildcard $(d)/*.c)) \
