@@ -70,8 +70,8 @@ MHD      := $(shell $(CC) $(CPPFLAGS) -include microhttpd.h -x c -E /dev/null >/
 
 # ---- sources --------------------------------------------------------------------------------------
 
-RT_DIRS  := runtime/base runtime/memory runtime/weights runtime/text runtime/text/template runtime/text/output \
-	    runtime/text/grammar runtime/model runtime/backend \
+RT_DIRS  := runtime/base runtime/memory runtime/weights runtime/text runtime/text/template \
+	    runtime/text/output runtime/text/grammar runtime/model runtime/backend \
 	    runtime/backend/ref runtime/backend/cpu runtime/engine kernels/ref
 RT_SRC   := $(foreach d,$(RT_DIRS),$(wildcard $(d)/*.c)) \
 	    $(filter-out %_avx2.c %_avx512.c %_neon.c,$(wildcard kernels/cpu/*.c))
@@ -96,7 +96,7 @@ DEV_LIB  := $(O)/libllmdev.a
 DAEMON_LIB := $(O)/llmdevd.a
 CTL_LIB  := $(O)/llmctl.a
 HTTP_LIB := $(if $(MHD),$(O)/llmdev-gateway.a)
-BINS     := $(if $(DAEMON_SRC),$(O)/llmdevd) $(if $(CTL_SRC),$(O)/llmctl) \
+BINS     := $(if $(DAEMON_SRC),$(O)/llmdevd) $(if $(CTL_SRC),$(O)/llmctl) $(O)/llmdev-keeper \
 	    $(if $(MHD),$(O)/llmdev-gateway)
 UNIT     := $(patsubst tests/unit/%.c,$(O)/tests/%,$(UNIT_SRC))
 
@@ -168,6 +168,11 @@ $(O)/llmctl: $(call obj,$(CTL_SRC)) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
 $(O)/llmdev-gateway: override LDLIBS = -ljansson -lmicrohttpd -lm -lpthread
 $(O)/llmdev-gateway: $(call obj,$(HTTP_SRC) runtime/base/notify.c runtime/base/size.c) $(DEV_LIB)
 	$(link)
+# Small: it stays when everything else is gone.
+$(O)/llmdev-keeper: override LDLIBS =
+$(O)/llmdev-keeper: $(call obj,tools/keeper/main.c runtime/memory/keeper.c runtime/memory/region_name.c \
+		    runtime/base/err.c)
+	$(link)
 $(O)/tests/test_%: $(O)/tests/unit/test_%.o $(HTTP_LIB) $(CTL_LIB) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
 	$(link) $(MHD)
 
@@ -203,6 +208,7 @@ SYSTEMD_DIR := $(PREFIX)/lib/systemd/system
 # mode:source:destination, one word a file; the same list serves install and uninstall.
 INSTALL  = 755:$(O)/llmctl:$(PREFIX)/bin/llmctl \
 	   755:$(O)/llmdevd:$(PREFIX)/sbin/llmdevd \
+	   755:$(O)/llmdev-keeper:$(PREFIX)/sbin/llmdev-keeper \
 	   $(if $(MHD),755:$(O)/llmdev-gateway:$(PREFIX)/sbin/llmdev-gateway \
 	     644:$(O)/contrib/llmdev-gateway.service:$(SYSTEMD_DIR)/llmdev-gateway.service) \
 	   644:$(DEV_LIB):$(LIBDIR)/libllmdev.a \
@@ -235,6 +241,7 @@ install: all $(O)/contrib/llmdev.pc $(O)/contrib/llmdevd@.service \
 uninstall: ## remove what install put there
 	$(Q)for f in $(INSTALL); do rm -f "$(DESTDIR)$${f##*:}"; done
 	$(Q)rmdir "$(DESTDIR)$(PREFIX)/share/llmdev/demo" "$(DESTDIR)$(PREFIX)/share/llmdev" 2>/dev/null || :
+	$(Q)[ -z "$(DESTDIR)" ] || [ ! -d "$(DESTDIR)" ] || find "$(DESTDIR)" -mindepth 1 -depth -type d -empty -delete
 	$(say) REMOVE $(DESTDIR)$(PREFIX)
 
 .PHONY: clean
@@ -248,7 +255,7 @@ help: ## this list
 	@echo '  O=DIR build there; V=1 show commands; SAN=1 sanitizers; PREFIX=DIR, DESTDIR=DIR for install;'
 	@echo '  CC=clang; CROSS_COMPILE=aarch64-linux-gnu-'
 
--include $(patsubst %.c,$(O)/%.d,$(RT_SRC) $(LIB_SRC) $(DAEMON_SRC) $(CTL_SRC) $(HTTP_SRC) $(UNIT_SRC))
+-include $(patsubst %.c,$(O)/%.d,$(RT_SRC) tools/keeper/main.c $(LIB_SRC) $(DAEMON_SRC) $(CTL_SRC) $(HTTP_SRC) $(UNIT_SRC))
 
 # Each area keeps its own targets.
 -include $(sort $(wildcard tests/*/rules.mk tools/*/rules.mk kernels/rules.mk kmod/rules.mk))

@@ -35,6 +35,27 @@ static int open_backend(struct engine *en, const struct engine_opts *o, struct e
 	return en->backend ? 0 : -EINVAL;
 }
 
+/* GGUF's own name, else the name it was looked up by, else the last part of the path. */
+static void set_name(struct engine *en, const char *asked)
+{
+	const json_t *config = checkpoint_config(en->checkpoint);
+	const char *given = json_string_value(json_object_get(config, "general.name"));
+	const char *path = checkpoint_path(en->checkpoint);
+	const char *name = given ? given : asked, *slash;
+	size_t len = strlen(name);
+
+	if (!given && !strcmp(asked, path)) {
+		while (len > 1 && name[len - 1] == '/')
+			len--;
+		slash = memrchr(name, '/', len);
+		if (slash && len > 1) {
+			len -= slash + 1 - name;
+			name = slash + 1;
+		}
+	}
+	snprintf(en->name, sizeof(en->name), "%.*s", (int)len, name);
+}
+
 static void model_progress(void *ctx, uint64_t done, uint64_t total)
 {
 	const struct engine_opts *o = ctx;
@@ -46,10 +67,16 @@ static void model_progress(void *ctx, uint64_t done, uint64_t total)
 static int load_model(struct engine *en, const struct engine_opts *o, struct err *e)
 {
 	struct model_load_opts lo = {.ctx = o->ctx,
-				     .node = -1,
-				     .progress = model_progress,
-				     .progress_ctx = (void *)o};
+				     .weights = {.mode = o->weights,
+						 .verify = o->verify_weights,
+						 .node = -1,
+						 .label = en->name,
+						 .note = o->note,
+						 .note_ctx = o->note_ctx,
+						 .progress = model_progress,
+						 .progress_ctx = (void *)o}};
 
+	set_name(en, o->model);
 	return model_load(&en->model, en->checkpoint, en->backend, &lo, e);
 }
 
@@ -148,27 +175,6 @@ static int alloc_batch(struct engine *en, struct err *e)
 	return sampler_init(&en->sampler, vocab, e);
 }
 
-/* GGUF's own name, else the name it was looked up by, else the last part of the path. */
-static void set_name(struct engine *en, const char *asked)
-{
-	const json_t *config = checkpoint_config(en->checkpoint);
-	const char *given = json_string_value(json_object_get(config, "general.name"));
-	const char *path = checkpoint_path(en->checkpoint);
-	const char *name = given ? given : asked, *slash;
-	size_t len = strlen(name);
-
-	if (!given && !strcmp(asked, path)) {
-		while (len > 1 && name[len - 1] == '/')
-			len--;
-		slash = memrchr(name, '/', len);
-		if (slash && len > 1) {
-			len -= slash + 1 - name;
-			name = slash + 1;
-		}
-	}
-	snprintf(en->name, sizeof(en->name), "%.*s", (int)len, name);
-}
-
 static uint64_t mix(uint64_t h, const char *s)
 {
 	return fnv1a(h, s, strlen(s));
@@ -179,12 +185,14 @@ static void fill_info(struct engine *en, const struct engine_opts *o)
 	const struct model *m = en->model;
 	struct engine_info *i = &en->info;
 
-	set_name(en, o->model);
 	i->model = en->name;
 	i->family = m->family->name;
 	i->backend = en->backend->name;
 	i->detail = en->backend->detail;
-	i->placement = "anonymous memory";
+	if (m->weights.in_region)
+		snprintf(en->placement, sizeof(en->placement), "region %s (%s)",
+			 m->weights.region.name, region_place_name(m->weights.store.place));
+	i->placement = m->weights.in_region ? en->placement : "anonymous memory";
 	i->vocab = m->plan.vocab;
 	i->ctx = en->ctx;
 	i->layers = m->config.layers;
@@ -255,6 +263,31 @@ int engine_open_on(struct engine **out, const struct engine_opts *o, struct back
 	}
 	*out = en;
 	return 0;
+}
+
+int engine_keep_weights(const struct engine_opts *o, char *placement, size_t len,
+			struct load_stats *load, struct err *e)
+{
+	struct engine *en = calloc(1, sizeof(*en));
+	char path[MODEL_PATH_MAX];
+	int rc;
+
+	if (!en)
+		return err_set(e, -ENOMEM, "engine: out of memory: free some");
+	rc = model_resolve(o->model, path, e);
+	if (!rc)
+		rc = checkpoint_open(&en->checkpoint, path, e);
+	if (!rc)
+		rc = open_backend(en, o, e);
+	if (!rc)
+		rc = load_model(en, o, e);
+	if (!rc) {
+		snprintf(placement, len, "%s", en->model->weights.region.name);
+		*load = en->model->load;
+	}
+	fair_init(&en->fair);
+	engine_close(en);
+	return rc;
 }
 
 int engine_open(struct engine **out, const struct engine_opts *o, struct err *e)

@@ -22,6 +22,7 @@
 #include "text/chat.h"
 #include "text/tokenizer.h"
 #include "weights/checkpoint.h"
+#include "weights/region_load.h"
 
 struct engine;
 struct session;
@@ -47,6 +48,11 @@ struct engine_opts {
 	const struct chat_opts *chat;   /* instead of the checkpoint's template; NULL: nothing is */
 	int max_seqs;                   /* requests running at once, 0: default (32) */
 	int max_waiting;                /* requests that may wait, 0: default (1024) */
+	enum weights_mode weights;      /* where the weights go */
+	bool verify_weights;            /* sum up those that are found in a region */
+	/* one line on where the weights are and why; may be NULL */
+	void (*note)(void *ctx, const char *line);
+	void *note_ctx;
 	/* loading progress, from the calling thread; may be NULL */
 	void (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 	void *progress_ctx;
@@ -54,6 +60,13 @@ struct engine_opts {
 
 int engine_open(struct engine **out, const struct engine_opts *o, struct err *e);
 void engine_close(struct engine *en);
+
+/*
+ * Only loads the weights into a region (o->weights: WEIGHTS_REGION), where the next engine_open() with
+ * the same model and backend finds them. `placement` is given the region's name.
+ */
+int engine_keep_weights(const struct engine_opts *o, char *placement, size_t len,
+			struct load_stats *load, struct err *e);
 
 /* How an embedding is made of the hidden states after the final norm. */
 enum engine_pooling { POOLING_NONE, POOLING_LAST, POOLING_MEAN };
@@ -64,7 +77,7 @@ struct engine_info {
 	const char *family;             /* "qwen3_moe" */
 	const char *backend;            /* "cpu" */
 	const char *detail;             /* "AVX-512 VNNI BF16, 2 threads" */
-	const char *placement;          /* "anonymous memory, huge pages" */
+	const char *placement;          /* "anonymous memory", "region NAME (kernel)" */
 	int vocab, ctx, layers, hidden;
 	uint64_t params, weight_bytes;  /* weight_bytes: as placed */
 	uint64_t bytes_per_token;       /* weight bytes read to decode one token at empty context */

@@ -95,6 +95,7 @@ struct engine {
 	struct model *model;
 	struct engine_info info;
 	char name[128];
+	char placement[REGION_NAME_MAX + 32];
 	struct chat *chat;              /* NULL without a tokenizer */
 	int ctx, chunk, max_seqs, max_waiting;
 	double step_ns;                 /* for prompt tokens in a step with others that decode */

@@ -60,6 +60,20 @@ static int swap(struct engine_opts *o, const char *arg, struct err *e)
 	return 1;
 }
 
+static int weights(struct engine_opts *o, const char *arg, struct err *e)
+{
+	static const char *const names[] = {
+		[WEIGHTS_ANON] = "anon", [WEIGHTS_AUTO] = "auto", [WEIGHTS_REGION] = "region"};
+
+	for (int i = WEIGHTS_ANON; i <= WEIGHTS_REGION; i++) {
+		if (!strcmp(arg, names[i])) {
+			o->weights = (enum weights_mode)i;
+			return 1;
+		}
+	}
+	return err_set(e, -EINVAL, "--weights: `%s`: use auto, region or anon", arg);
+}
+
 int engine_option(struct engine_opts *o, int opt, const char *arg, struct err *e)
 {
 	uint64_t bytes;
@@ -98,6 +112,11 @@ int engine_option(struct engine_opts *o, int opt, const char *arg, struct err *e
 		return prefix_cache(o, arg, e);
 	case ENGINE_OPT_SWAP:
 		return swap(o, arg, e);
+	case ENGINE_OPT_WEIGHTS:
+		return weights(o, arg, e);
+	case ENGINE_OPT_VERIFY_WEIGHTS:
+		o->verify_weights = true;
+		return 1;
 	}
 	return 0;
 }

@@ -22,6 +22,8 @@ enum {
 	ENGINE_OPT_KV_SIZE,
 	ENGINE_OPT_PREFIX_CACHE,
 	ENGINE_OPT_SWAP,
+	ENGINE_OPT_WEIGHTS,
+	ENGINE_OPT_VERIFY_WEIGHTS,
 };
 
 /* clang-format off */
@@ -35,7 +37,9 @@ enum {
 	{"ctx", required_argument, NULL, ENGINE_OPT_CTX},                                          \
 	{"kv-size", required_argument, NULL, ENGINE_OPT_KV_SIZE},                                  \
 	{"prefix-cache", required_argument, NULL, ENGINE_OPT_PREFIX_CACHE},                        \
-	{"swap", required_argument, NULL, ENGINE_OPT_SWAP}
+	{"swap", required_argument, NULL, ENGINE_OPT_SWAP},                                        \
+	{"weights", required_argument, NULL, ENGINE_OPT_WEIGHTS},                                  \
+	{"verify-weights", no_argument, NULL, ENGINE_OPT_VERIFY_WEIGHTS}
 /* clang-format on */
 
 /* For usage lines, in two halves where one is too long. */
@@ -43,7 +47,7 @@ enum {
 	"[--backend auto|cpu|ref] [--threads N] [--exact] [--kv-type f32|bf16|fp8]"
 #define ENGINE_OPTIONS_USAGE_2                                                                     \
 	"[--chunk N] [--step-ms N] [--ctx N] [--kv-size SIZE] [--prefix-cache SIZE|off] "          \
-	"[--swap DIR[:SIZE]]"
+	"[--swap DIR[:SIZE]] [--weights auto|region|anon] [--verify-weights]"
 #define ENGINE_OPTIONS_USAGE ENGINE_OPTIONS_USAGE_1 " " ENGINE_OPTIONS_USAGE_2
 
 /* Everything unset: what engine_open() takes as its defaults. */

@@ -336,6 +336,7 @@ static int parse_options(struct options *o, int argc, char **argv)
 	int opt;
 
 	engine_options_default(&o->engine);
+	o->engine.weights = WEIGHTS_AUTO;
 	server_opts_default(&o->server);
 	o->engine.max_seqs = DEFAULT_BATCH;
 	o->drain_s = 5;
@@ -526,6 +527,7 @@ int main(int argc, char **argv)
 	char line[512];
 	struct err e;
 	struct loading l = {0};
+	bool kept = false;
 	int rc, sigfd;
 
 	rc = parse_options(&o, argc, argv);
@@ -538,6 +540,7 @@ int main(int argc, char **argv)
 	o.engine.progress = loading;
 	l.sigfd = sigfd;
 	o.engine.progress_ctx = &l;
+	o.engine.note = log_line;
 	if (engine_open(&en, &o.engine, &e))
 		return fail_start(e.msg);
 	info = engine_info(en);
@@ -546,6 +549,7 @@ int main(int argc, char **argv)
 		 info->family, (double)info->weight_bytes / 1e6, info->load.seconds, info->backend,
 		 info->detail ? info->detail : "", info->ctx);
 	log_line(NULL, line);
+	kept = strncmp(info->placement, "region", 6) == 0;
 	rc = server_open(&sv, en, &o.server, &e);
 	if (!rc)
 		rc = server_watch(sv, sigfd, &e);
@@ -566,6 +570,9 @@ int main(int argc, char **argv)
 		notify_manager(line);
 		rc = serve(sv, sigfd, o.drain_s);
 	}
+	if (kept)
+		log_line(NULL, "the weights stay in memory for the next start: llmctl model list, "
+			       "llmctl model unload");
 	server_close(sv);
 	engine_close(en);
 	free(o.template);

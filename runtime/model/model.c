@@ -155,10 +155,35 @@ static const struct model_family *family_find(const char *name)
 	return NULL;
 }
 
+/* From where they are kept, or from the checkpoint. */
+static int get_weights(struct model *m, struct binder *b, const struct model_load_opts *o)
+{
+	struct load_opts lo = {.progress = o->weights.progress, .ctx = o->weights.progress_ctx};
+	struct weights_job job = {.c = b->c,
+				  .o = &o->weights,
+				  .backend = b->backend->name,
+				  .isa = b->backend->isa ? b->backend->isa : "",
+				  .items = b->item,
+				  .offsets = b->item_offset,
+				  .n_items = b->n_items,
+				  .bytes = b->bytes};
+	int rc = weights_place(&m->weights, &job, b->e);
+
+	if (rc >= 0)
+		binder_place(b, m->weights.base);
+	if (rc > 0)
+		m->load = (struct load_stats){.method = "region"};
+	if (!rc)
+		rc = weights_load(b->c, b->item, b->n_items, &lo, &m->load, b->e);
+	if (!rc)
+		rc = weights_keep(&m->weights, &job, b->e);
+	weights_free_job(&job);
+	return rc < 0 ? rc : 0;
+}
+
 static int bind_and_load(struct model *m, struct binder *b, const struct model_load_opts *o)
 {
 	static const struct tensor_name freqs = {"", "rope_freqs.weight"};
-	struct load_opts lo = {.progress = o->progress, .ctx = o->progress_ctx};
 
 	m->family->build(b, &m->config);
 	if (m->config.gguf && bind_has(b, freqs, 0))
@@ -168,11 +193,8 @@ static int bind_and_load(struct model *m, struct binder *b, const struct model_l
 	m->params = b->params;
 	if (b->rc)
 		return b->rc;
-	b->rc = placement_alloc(&m->weights, b->bytes, o->node, b->e);
-	if (b->rc)
-		return b->rc;
-	binder_place(b, m->weights.base);
-	return weights_load(b->c, b->item, b->n_items, &lo, &m->load, b->e);
+	b->rc = get_weights(m, b, o);
+	return b->rc;
 }
 
 int model_load(struct model **out, const struct checkpoint *c, struct backend *backend,

@@ -13,6 +13,7 @@
 #include "model/config.h"
 #include "weights/load.h"
 #include "weights/placement.h"
+#include "weights/region_load.h"
 
 struct binder;
 
@@ -42,9 +43,7 @@ struct model {
 
 struct model_load_opts {
 	int ctx;                        /* positions to serve; 0: config.max_pos */
-	int node;                       /* NUMA node, -1: any */
-	void (*progress)(void *ctx, uint64_t done, uint64_t total);
-	void *progress_ctx;
+	struct weights_opts weights;    /* where they come from and go to */
 };
 
 /* `c` must outlive the call, not the model. Errors name the tensor, its shape, and what was expected. */

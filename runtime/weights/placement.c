@@ -109,7 +109,11 @@ int placement_alloc(struct placement *p, size_t bytes, int node, struct err *e)
 
 void placement_free(struct placement *p)
 {
-	if (p->base)
+	if (p->in_region) {
+		region_close(&p->store, &p->region);
+		region_store_close(&p->store);
+	} else if (p->base) {
 		munmap(p->base, p->mapped);
+	}
 	*p = (struct placement){0};
 }

@@ -2,8 +2,9 @@
 /*
  * Where big memory comes from: weights, KV cache, workspaces.
  *
- * Today: anonymous mappings, 2 MiB aligned, MADV_HUGEPAGE, bound to a NUMA node by libnuma where
- * there are several. Kernel regions and GPU memory join behind this interface.
+ * Anonymous mappings, 2 MiB aligned, MADV_HUGEPAGE, bound to a NUMA node by libnuma where there are
+ * several; weights also in regions that outlive the process (region_load.h). GPU memory joins behind
+ * this interface.
  */
 #ifndef LLMDEV_PLACEMENT_H
 #define LLMDEV_PLACEMENT_H
@@ -12,11 +13,15 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "memory/region.h"
 
 struct placement {
-	void *base;             /* 2 MiB aligned, zeroed */
+	void *base;             /* zeroed; 2 MiB aligned, in a region 4 KiB */
 	size_t bytes;           /* usable, as asked */
 	size_t mapped;          /* private to placement.c */
+	bool in_region;         /* base lies in `region`, which `store` keeps */
+	struct region region;
+	struct region_store store;
 };
 
 /* node < 0: local allocation. Refuses (-ENOMEM, with the sum) what cannot fit in MemAvailable. */

@@ -106,6 +106,20 @@ static void swaps(void)
 	refuses(ENGINE_OPT_SWAP, "/tmp:0", "--swap");
 }
 
+static void weights(void)
+{
+	struct engine_opts o;
+
+	engine_options_default(&o);
+	CHECK(o.weights == WEIGHTS_ANON && !o.verify_weights, "weights: in anonymous memory");
+	CHECK(takes(ENGINE_OPT_WEIGHTS, "auto").weights == WEIGHTS_AUTO &&
+		      takes(ENGINE_OPT_WEIGHTS, "region").weights == WEIGHTS_REGION &&
+		      takes(ENGINE_OPT_WEIGHTS, "anon").weights == WEIGHTS_ANON,
+	      "or where it is said");
+	refuses(ENGINE_OPT_WEIGHTS, "disk", "--weights");
+	refuses(ENGINE_OPT_WEIGHTS, "", "--weights");
+}
+
 int main(void)
 {
 	sizes();
@@ -118,5 +132,6 @@ int main(void)
 	CHECK(engine_option(&(struct engine_opts){0}, 'h', NULL, NULL) == 0, "leaves others alone");
 	kv_sizes();
 	swaps();
+	weights();
 	return tap_done();
 }
