@@ -60,9 +60,9 @@ static void mount_all(void)
 	}
 }
 
-static int load(const char *args)
+static int load_file(const char *path, const char *args)
 {
-	int fd = open(MODULE, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	int rc;
 
 	if (fd < 0)
@@ -70,6 +70,31 @@ static int load(const char *args)
 	rc = (int)syscall(SYS_finit_module, fd, args, 0);
 	close(fd);
 	return rc;
+}
+
+static int load(const char *args)
+{
+	return load_file(MODULE, args);
+}
+
+static int is_file(const struct dirent *d)
+{
+	return d->d_name[0] != '.';
+}
+
+/* The kernel's own, where a test wants a disk (tests/vm/disk), in the order of their names. */
+static void load_others(void)
+{
+	struct dirent **names;
+	int n = scandir("/modules", &names, is_file, alphasort);
+
+	for (int i = 0; i < n; i++) {
+		char path[512];
+
+		snprintf(path, sizeof(path), "/modules/%s", names[i]->d_name);
+		if (load_file(path, "") && errno != EEXIST)
+			printf("# vm: %s: %s\n", path, strerror(errno));
+	}
 }
 
 static int unload(void)
@@ -239,6 +264,7 @@ int main(void)
 	if (arg)
 		seconds = atoi(arg + 8);
 	demo = strstr(line_of("/proc/cmdline"), " demo") != NULL;
+	load_others();
 	if (load(""))
 		complain("loading the module");
 	n = scandir("/tests", &tests, is_test, alphasort);

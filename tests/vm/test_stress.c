@@ -7,7 +7,9 @@
 #include "tests/vm/vm.h"
 
 #define CLIENTS	 8
-#define REQUESTS 125 /* of a client; 1,000 together */
+
+/* Of a client: STRESS_REQUESTS, or 125: 1,000 together. */
+static int requests = 125;
 
 static const char answer[] = "the quick brown fox jumps over the lazy dog";
 
@@ -41,7 +43,7 @@ static int client(int number)
 	char buf[128];
 	int fd = open("/dev/llm0", O_RDWR), wrong = 0;
 
-	for (int i = 0; i < REQUESTS && fd >= 0; i++) {
+	for (int i = 0; i < requests && fd >= 0; i++) {
 		if (i % 25 == 24) { /* a new conversation */
 			close(fd);
 			fd = open("/dev/llm0", O_RDWR);
@@ -128,12 +130,16 @@ static void test_kills(void)
 	waitpid(daemon, NULL, 0);
 	check(good == CLIENTS,
 	      "%d clients with %d requests, %d daemons and %d other clients killed: %d read every answer right",
-	      CLIENTS, REQUESTS, daemons, victims, good);
+	      CLIENTS, requests, daemons, victims, good);
 	works(destroy("stress"), "nothing is left");
 }
 
 int main(void)
 {
+	const char *n = getenv("STRESS_REQUESTS");
+
+	if (n)
+		requests = atoi(n);
 	test_kills();
 	return done();
 }

@@ -79,26 +79,38 @@ __attribute__((unused)) static uint64_t now_ns(void)
 /* ---- a storm of signals ------------------------------------------------------------------------------ */
 
 /*
- * With STORM in the environment every program gets a signal each millisecond. read(), ioctl() and
- * open() begin again by themselves; what does not, here.
+ * With STORM in the environment every program gets a signal each millisecond, its children every ten.
+ * read(), ioctl() and open() begin again by themselves; what does not, here.
  */
 static void vm_signal(int sig)
 {
 	(void)sig;
 }
 
-__attribute__((constructor, unused)) static void vm_storm(void)
+__attribute__((unused)) static void vm_signals_every(long ms)
 {
 	struct sigaction sa = {.sa_handler = vm_signal, .sa_flags = SA_RESTART};
 	struct sigevent ev = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2};
-	struct itimerspec each = {{0, 1000000}, {0, 1000000}};
+	struct itimerspec each = {{0, ms * 1000000}, {0, ms * 1000000}};
 	timer_t t;
 
-	if (!getenv("STORM"))
-		return;
 	sigaction(SIGUSR2, &sa, NULL);
 	if (timer_create(CLOCK_MONOTONIC, &ev, &t) || timer_settime(t, 0, &each, NULL))
 		abort();
+}
+
+/* Timers are not inherited. Children may be many: they need time for something else as well. */
+__attribute__((unused)) static void vm_storm_child(void)
+{
+	vm_signals_every(10);
+}
+
+__attribute__((constructor, unused)) static void vm_storm(void)
+{
+	if (!getenv("STORM"))
+		return;
+	pthread_atfork(NULL, NULL, vm_storm_child);
+	vm_signals_every(1);
 }
 
 __attribute__((unused)) static int vm_poll(struct pollfd *p, nfds_t n, int ms)
