@@ -130,6 +130,8 @@ unload; put lib/modules/$rel/updates/dkms/llm.ko code
 wrong "Secure Boot, not signed" signature bad 'is not signed'
 put dev/kmsg 'llm: loading of unsigned module is rejected'
 wrong "the kernel's own word is shown" signature bad 'loading of unsigned module is rejected'
+put dev/kmsg 'Lockdown: modprobe: unsigned module loading is restricted; see man kernel_lockdown.7'
+wrong "lockdown's word, too" signature bad 'is restricted'
 put dev/kmsg 'x'; put lib/modules/$rel/updates/dkms/llm.ko 'code\n~Module signature appended~'
 wrong "signed, and not by DKMS" signature unknown 'mokutil --list-enrolled'
 put dev/kmsg 'Loading of module with unavailable key is rejected'

@@ -42,8 +42,29 @@ check "a client builds against it" bash -c \
 LLMDEV_SOCKET=$tmp/none XDG_RUNTIME_DIR=$tmp "$tmp/client" 2>"$tmp/out"
 check "and says that nobody serves" [ $? -eq 3 ]
 
+# ---- the module's sources for DKMS, and everything away again
+check "make dkms_install" run_make dkms_install DESTDIR="$tmp/root" PREFIX=/opt/llm
+dkms=$(echo "$tmp"/root/usr/src/llmdev-*)
+check "dkms.conf" [ -s "$dkms/dkms.conf" ]
+(. "$dkms/dkms.conf" && echo "$PACKAGE_NAME-$PACKAGE_VERSION ${BUILT_MODULE_NAME[0]} ${DEST_MODULE_LOCATION[0]} $AUTOINSTALL") >"$tmp/out" 2>&1
+check "it names package, version, module and place as DKMS wants them" \
+	[ "$(cat "$tmp/out")" = "${dkms##*/} llm /updates/dkms yes" ]
+diff <(find kmod Kbuild uapi -type f ! -name rules.mk | sort) \
+	<(cd "$dkms" && find . -type f ! -name dkms.conf | sed 's|^\./||' | sort) >"$tmp/out" 2>&1
+check "all of the module's sources are there" [ ! -s "$tmp/out" ]
+check "udev rules and units" there lib/udev/rules.d/60-llmdev.rules lib/systemd/system/llmdevd@.service
+
+# What modules_install would have put there; beside it somebody else's module.
+mkdir -p "$tmp/root/lib/modules/6.1.0/updates" "$tmp/root/lib/modules/6.2.0/updates"
+: >"$tmp/root/lib/modules/6.1.0/updates/llm.ko" >"$tmp/root/lib/modules/6.2.0/updates/llm.ko.xz"
+: >"$tmp/root/lib/modules/6.1.0/updates/other.ko"
 check "make uninstall" run_make uninstall DESTDIR="$tmp/root" PREFIX=/opt/llm
-check "leaves no file" [ -z "$(find "$tmp/root" -type f)" ]
-check "leaves no folder of its own" [ ! -e "$tmp/root/opt/llm/share/llmdev" ]
+check "leaves what is somebody else's" [ -e "$tmp/root/lib/modules/6.1.0/updates/other.ko" ]
+rm -f "$tmp/root/lib/modules/6.1.0/updates/other.ko"
+find "$tmp/root" ! -type d >"$tmp/out"
+check "leaves no file" [ ! -s "$tmp/out" ]
+find "$tmp/root" -mindepth 1 ! -path "$tmp/root/lib*" >"$tmp/out"
+check "leaves no folder" [ ! -s "$tmp/out" ]
+check "make uninstall where nothing is" run_make uninstall DESTDIR="$tmp/root" PREFIX=/opt/llm
 echo "1..$n"
 exit $failed

@@ -104,7 +104,7 @@ static void log_says(const struct doctor *d, const char *const *what, size_t n, 
 		for (size_t i = 0; i < n; i++)
 			if (memmem(line, len, what[i], strlen(what[i])) &&
 			    (!strncmp(line, "llm: ", 5) || memmem(line, len, " llm: ", 6) ||
-			     strstr(what[i], "oading of")))
+			     strstr(what[i], "oading ")))
 				snprintf(out, 256, "%.*s", (int)len, line);
 		line += len + (line[len] == '\n');
 	}
