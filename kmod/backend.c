@@ -354,42 +354,30 @@ static const struct file_operations llm_backend_fops = {
 	.llseek = noop_llseek,
 };
 
-/* What another model began cannot be continued. */
-static void end_foreign(struct llm_device *dev)
-{
-	struct rb_node *p, *next;
-
-	for (p = rb_first(&dev->requests); p; p = next) {
-		struct llm_request *rq = rb_entry(p, struct llm_request, by_id);
-
-		next = rb_next(p);
-		if (!rq->started)
-			continue;
-		llm_request_abandon(
-			rq, ESTALE,
-			"answer: it began with another model or another build: ask again");
-	}
-}
-
-/* Nor can what it said. One session at a time; nothing is added, for there is no backend. */
+/*
+ * What another model began and said cannot be continued. One session at a time; nothing is added, for
+ * there is no backend.
+ */
 static void forget_foreign(struct llm_device *dev)
 {
-	struct llm_session *ses;
-	bool more = true;
+	struct llm_session *ses, *next;
 
-	while (more) {
-		more = false;
-		llm_lock(dev);
-		list_for_each_entry(ses, &dev->sessions, node) {
-			if (!ses->transcript)
-				continue;
-			ses->lost = more = true;
-			llm_transcript_forget(ses);
-			break;
-		}
+	llm_device_end(dev, true, ESTALE,
+		       "answer: it began with another model or another build: ask again");
+	llm_lock(dev);
+	ses = list_first_entry_or_null(&dev->sessions, struct llm_session, node);
+	for (; ses; ses = next) {
+		kref_get(&ses->ref); /* it stays in the list */
+		if (ses->transcript)
+			ses->lost = true;
+		llm_transcript_forget(ses);
 		llm_unlock(dev);
 		cond_resched();
+		llm_lock(dev);
+		next = list_is_last(&ses->node, &dev->sessions) ? NULL : list_next_entry(ses, node);
+		llm_session_put(ses);
 	}
+	llm_unlock(dev);
 }
 
 int llm_backend_attach(struct llm_device *dev, const struct llm_device_attach *a, int *fd,
@@ -424,8 +412,6 @@ int llm_backend_attach(struct llm_device *dev, const struct llm_device_attach *a
 		forget_foreign(dev);
 	llm_lock(dev);
 	be->generation = ++dev->generation;
-	if (dev->fingerprint != a->fingerprint)
-		end_foreign(dev);
 	dev->fingerprint = a->fingerprint;
 	dev->features = a->features;
 	dev->context = a->context;

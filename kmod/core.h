@@ -539,6 +539,15 @@ void llm_device_orphan(struct llm_device *dev);
 void llm_device_adopted(struct llm_device *dev);
 
 /**
+ * llm_device_end() - end the requests that there are for their clients; lets go of the lock at times
+ * @dev: the device
+ * @begun: only those that a backend has begun
+ * @error: errno, positive
+ * @why: for people
+ */
+void llm_device_end(struct llm_device *dev, bool begun, int error, const char *why);
+
+/**
  * llm_device_quiesce() - have the backend let go: 0, or -EPIPE if there is none
  * @dev: the device
  * @deadline_ns: by then
@@ -571,8 +580,9 @@ int llm_request_submit(struct llm_session *ses, struct llm_submit *sub, void *pa
  * llm_request_find() - one that the backend has not let go of, by its id, or NULL
  * @dev: the device
  * @id: its id
+ * @or_later: if there is none, the next one
  */
-struct llm_request *llm_request_find(struct llm_device *dev, u64 id);
+struct llm_request *llm_request_find(struct llm_device *dev, u64 id, bool or_later);
 
 /**
  * llm_request_get() - another reference

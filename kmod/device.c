@@ -42,15 +42,21 @@ static unsigned long jiffies_until(u64 end)
 
 /* ---- the wait for a backend -------------------------------------------------------------------------- */
 
-/* Ends every request for its client. Those that no backend has are over altogether. */
-static void end_all(struct llm_device *dev, int error, const char *why)
+/* How many requests are ended before others get the lock. */
+#define AT_ONCE 64
+
+void llm_device_end(struct llm_device *dev, bool begun, int error, const char *why)
 {
-	struct rb_node *p, *next;
+	struct llm_request *rq;
+	u64 id = 0, last;
+	int n = 0;
 
-	for (p = rb_first(&dev->requests); p; p = next) {
-		struct llm_request *rq = rb_entry(p, struct llm_request, by_id);
-
-		next = rb_next(p);
+	llm_lock(dev);
+	last = dev->last_request;
+	while ((rq = llm_request_find(dev, id + 1, true)) && rq->id <= last) {
+		id = rq->id;
+		if (begun && !rq->started)
+			continue;
 		llm_request_get(rq);
 		llm_request_error(rq, error, why);
 		if (!rq->told)
@@ -58,22 +64,31 @@ static void end_all(struct llm_device *dev, int error, const char *why)
 		else
 			llm_note_send(dev, &rq->cancel, LLM_MSG_CANCEL);
 		llm_request_put(rq);
+		if (++n % AT_ONCE)
+			continue;
+		llm_unlock(dev);
+		cond_resched();
+		llm_lock(dev);
 	}
+	llm_unlock(dev);
 }
 
 static void recovery_over(struct work_struct *work)
 {
 	struct llm_device *dev = container_of(work, struct llm_device, recovery.work);
 	struct llm_session *ses;
+	bool over;
 
 	llm_lock(dev);
-	if (dev->state == LLM_DEV_WAITING) {
+	over = dev->state == LLM_DEV_WAITING;
+	if (over)
 		dev->state = LLM_DEV_DEAD;
-		list_for_each_entry(ses, &dev->sessions, node) /* who polls is told EPOLLHUP */
-			wake_up_interruptible(&ses->wait);
-		end_all(dev, EPIPE, "backend: it has gone and none came back: start llmdevd, ask again");
-	}
+	list_for_each_entry(ses, &dev->sessions, node) /* who polls is told EPOLLHUP */
+		wake_up_interruptible(&ses->wait);
 	llm_unlock(dev);
+	if (over)
+		llm_device_end(dev, false, EPIPE,
+			       "backend: it has gone and none came back: start llmdevd, ask again");
 	llm_device_put(dev);
 }
 
@@ -231,17 +246,13 @@ SHOW(bytes, "%llu", dev->count.bytes);
 
 static ssize_t abort_store(struct device *d, struct device_attribute *a, const char *buf, size_t n)
 {
-	struct llm_device *dev = of(d);
 	bool yes;
 	int rc = kstrtobool(buf, &yes);
 
 	if (rc)
 		return rc;
-	if (yes) {
-		llm_lock(dev);
-		end_all(dev, ECANCELED, "request: aborted by the administrator");
-		llm_unlock(dev);
-	}
+	if (yes)
+		llm_device_end(of(d), false, ECANCELED, "request: aborted by the administrator");
 	return n;
 }
 static DEVICE_ATTR_WO(abort);
@@ -408,11 +419,11 @@ int llm_device_destroy(struct llm_device *dev, bool force)
 	if (!busy) {
 		dev->gone = true;
 		dev->state = LLM_DEV_DEAD;
-		end_all(dev, EPIPE, "device: it was destroyed");
 	}
 	llm_unlock(dev);
 	if (busy)
 		return -EBUSY;
+	llm_device_end(dev, false, EPIPE, "device: it was destroyed");
 	list_del(&dev->all);
 	misc_deregister(&dev->misc);
 	disarm(dev, &dev->recovery);

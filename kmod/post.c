@@ -131,7 +131,7 @@ static int post_terminal(struct llm_request *rq, const struct llm_event *ev)
 static int post_one(struct llm_device *dev, const struct llm_event *ev)
 {
 	bool terminal = ev->type == LLM_EVENT_DONE || ev->type == LLM_EVENT_ERROR;
-	struct llm_request *rq = llm_request_find(dev, ev->request_id);
+	struct llm_request *rq = llm_request_find(dev, ev->request_id, false);
 	struct llm_session *ses;
 	int rc;
 

@@ -212,18 +212,21 @@ static void untime(struct llm_request *rq)
 	rq->timed = false;
 }
 
-struct llm_request *llm_request_find(struct llm_device *dev, u64 id)
+struct llm_request *llm_request_find(struct llm_device *dev, u64 id, bool or_later)
 {
 	struct rb_node *p = dev->requests.rb_node;
+	struct llm_request *later = NULL;
 
 	while (p) {
 		struct llm_request *rq = rb_entry(p, struct llm_request, by_id);
 
 		if (rq->id == id)
 			return rq;
+		if (id < rq->id)
+			later = rq;
 		p = id < rq->id ? p->rb_left : p->rb_right;
 	}
-	return NULL;
+	return or_later ? later : NULL;
 }
 
 /* Ids only grow: the new one is the rightmost. */

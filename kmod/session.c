@@ -158,7 +158,7 @@ void llm_session_drained(struct llm_session *ses)
 /* Only called where somebody traces: what is not in the tree any more is among few. */
 void llm_session_trace_read(struct llm_session *ses, u64 id, u32 type, u32 bytes)
 {
-	struct llm_request *rq = llm_request_find(ses->dev, id), *r;
+	struct llm_request *rq = llm_request_find(ses->dev, id, false), *r;
 
 	list_for_each_entry(r, &ses->terminals, terminal_node)
 		if (r->id == id)
@@ -395,7 +395,7 @@ static long do_cancel(struct file *file, void *arg, void __user *user)
 	if (c->flags)
 		return -EOPNOTSUPP;
 	llm_lock(ses->dev);
-	rq = llm_request_find(ses->dev, c->request_id);
+	rq = llm_request_find(ses->dev, c->request_id, false);
 	if (rq && rq->ses == ses && rq->state != LLM_RQ_OVER) {
 		llm_request_cancel(rq, ECANCELED);
 		rc = 0;
