@@ -22,6 +22,8 @@ static const struct command {
 	{"tokenize", cmd_tokenize, "text to token ids"},
 	{"template", cmd_template, "what a chat template makes of a conversation"},
 	{"inspect", cmd_inspect, "what a model is, needs, and can reach on this machine"},
+	{"model", cmd_model, "weights that stay in memory: load, list, unload"},
+	{"region", cmd_region, "memory that outlives its process: list, info, destroy"},
 	{"models", cmd_models, "the models in this machine's caches"},
 	{"mem", cmd_mem, "where every byte of memory is"},
 	{"cache", cmd_cache, "how much of files is in the page cache; dropping it"},
