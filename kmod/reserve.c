@@ -32,6 +32,13 @@
 
 /* Given back at once when the kernel is about to kill. */
 #define OOM_BLOCKS 32
+/*
+ * An allocation of a block may fail because compaction had bad luck, with plenty of cache left: each
+ * attempt reclaims some and prepares the next. So many in a row mean that there is none.
+ */
+#define ATTEMPTS 8
+/* Taking stops when others had to take back so many: they need it more. */
+#define LOST_BLOCKS 16
 
 #define GFP_BLOCK (GFP_KERNEL | __GFP_COMP | __GFP_NOWARN | __GFP_RETRY_MAYFAIL | __GFP_NOMEMALLOC)
 
@@ -268,24 +275,27 @@ static long missing(void)
 	return n;
 }
 
-/* Stops when others take away what it takes: they need it more. */
 static long fill(void)
 {
 	u64 start = ktime_get_ns(), free = llm_mem_free(), before = taken_back();
 	long want = missing(), n = 0, rc;
+	int failed = 0;
 
 	rc = begin(0);
 	if (rc < 0)
 		return rc;
 	rc = 0;
-	while (missing() > 0 && taken_back() == before) {
+	while (missing() > 0 && taken_back() - before < LOST_BLOCKS && failed < ATTEMPTS) {
 		if (fatal_signal_pending(current)) {
 			rc = -EINTR;
 			break;
 		}
-		if (!take(false))
-			break;
-		n++;
+		if (take(false)) {
+			n++;
+			failed = 0;
+		} else {
+			failed++;
+		}
 		cond_resched();
 	}
 	end();
@@ -349,14 +359,14 @@ static u64 room_missing(const struct llm_mem_make_room *r)
 static long inflate(const struct llm_mem_make_room *r)
 {
 	u64 before = taken_back();
+	int failed = 0;
 
-	while (room_missing(r) && taken_back() == before &&
+	while (room_missing(r) && taken_back() - before < LOST_BLOCKS && failed < ATTEMPTS &&
 	       (room_held() + 1) * LLM_BLOCK_BYTES <= r->max_bytes &&
 	       ktime_get_ns() < r->deadline_ns) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		if (!take(true))
-			break;
+		failed = take(true) ? 0 : failed + 1;
 		cond_resched();
 	}
 	return 0;

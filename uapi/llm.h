@@ -883,7 +883,7 @@ struct llm_region_seal {
  * @total: MemTotal, in bytes as all others
  * @free: MemFree
  * @available: MemAvailable
- * @free_blocks: 2 MiB blocks that could be allocated as such
+ * @free_blocks: 2 MiB blocks that could be allocated as such; CMA areas, which drivers cannot use, left out
  * @floor_free: bytes of MemFree that there should be; 0: no floor
  * @floor_blocks: free 2 MiB blocks that there should be; 0: no floor
  * @reserve_target: bytes that the last MEM_RESERVE asked for
@@ -932,7 +932,8 @@ struct llm_mem_status {
  * @blocks: free 2 MiB blocks; 0: no floor
  *
  * The floors belong to the open control file that set them and go with its last close; EBUSY while
- * another file's floors stand. Going below one is an event, staying there is none.
+ * another file's floors stand. Being below one when it is set or going below it is an event, staying
+ * there is none. They are looked at once a second.
  */
 struct llm_mem_floors {
 	__u32 size;
@@ -945,12 +946,14 @@ struct llm_mem_floors {
  * struct llm_mem_reserve - hold 2 MiB blocks until somebody needs them (LLM_IOC_MEM_RESERVE)
  * @size: sizeof(struct llm_mem_reserve)
  * @flags: must be 0
- * @bytes: a multiple of 2 MiB: what is to be held; more is taken, less is given back
+ * @bytes: a multiple of 2 MiB: what is to be held; more is taken, less is given back. EINVAL: more
+ *     than MemTotal
  * @held: out: what is held now: less than @bytes where no more blocks could be had (no error)
  *
- * Given back when direct reclaim or the OOM killer is at work for others, not to kswapd and not to
- * drop_caches. What was given back is not taken again by itself. Belongs to nobody: it stays when the
- * file is closed. A fatal signal stops it (EINTR), what was taken stays.
+ * Given back when direct reclaim or the OOM killer is at work for others, not to kswapd, drop_caches
+ * or memory.reclaim. What was given back is not taken again by itself; where much is taken back at
+ * once, taking stops. Belongs to nobody: it stays when the file is closed. A fatal signal stops it
+ * (EINTR), what was taken stays.
  */
 struct llm_mem_reserve {
 	__u32 size;
@@ -965,15 +968,18 @@ struct llm_mem_reserve {
  * @flags: must be 0
  * @free: MemFree to be reached
  * @blocks: free 2 MiB blocks to be reached
- * @max_bytes: most that is allocated meanwhile, in 2 MiB blocks; 0: 1/8 of MemTotal
+ * @max_bytes: most that is allocated meanwhile, in 2 MiB blocks; 0: what the targets need. Reclaim
+ *     only begins when what was free is allocated: fewer bytes than @free do little.
  * @deadline_ns: stop then; 0: after 10 s
  * @free_before: out, as the following
  * @free_after: MemFree
  * @blocks_before: free 2 MiB blocks
  * @blocks_after: the same
  *
- * The reserve is given back first. Then blocks are allocated and freed again. Not reaching the target
- * is no error. Who loses its cache is the kernel's choice: drop what is known to be cold first.
+ * EINVAL: a target above MemTotal. The reserve is given back first, as far as needed. Then blocks are
+ * allocated and freed again; meanwhile they go to whoever else runs short, as the reserve does. Not
+ * reaching the target is no error. Who loses its cache is the kernel's choice: drop what is known to
+ * be cold first.
  */
 struct llm_mem_make_room {
 	__u32 size;
@@ -1004,7 +1010,8 @@ struct llm_mem_make_room {
  * @free_before: out: MemFree
  * @free_after: out: MemFree
  *
- * What is dirty, mapped or locked stays. A fatal signal stops it (EINTR).
+ * What is dirty, mapped or locked stays; of a single file the writing of what is dirty begins.
+ * EBADF: no file, or not open for reading. A fatal signal stops it (EINTR).
  */
 struct llm_cache_drop {
 	__u32 size;

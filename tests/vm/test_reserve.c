@@ -5,80 +5,7 @@
  *
  * ROUNDS in the environment: how often a process allocates against the reserve (default 5).
  */
-#include "tests/vm/vm.h"
-
-#include <inttypes.h>
-#include <sys/mman.h>
-
-#define MB    (1ull << 20)
-#define BLOCK (2 * MB)
-
-/* For printing. */
-static unsigned int mb(uint64_t bytes)
-{
-	return (unsigned int)(bytes / MB);
-}
-
-static int ctl;
-
-static struct llm_mem_status status_of(int fd)
-{
-	struct llm_mem_status s = {.size = sizeof(s)};
-
-	if (ioctl(fd, LLM_IOC_MEM_STATUS, &s))
-		check(false, "status");
-	return s;
-}
-
-static struct llm_mem_status status(void)
-{
-	return status_of(ctl);
-}
-
-static int64_t reserve(uint64_t bytes)
-{
-	struct llm_mem_reserve r = {.size = sizeof(r), .bytes = bytes};
-
-	return ioctl(ctl, LLM_IOC_MEM_RESERVE, &r) ? -1 : (int64_t)r.held;
-}
-
-static int make_room(struct llm_mem_make_room *r)
-{
-	r->size = sizeof(*r);
-	return ioctl(ctl, LLM_IOC_MEM_MAKE_ROOM, r);
-}
-
-static bool told(int fd, int ms)
-{
-	struct pollfd p = {.fd = fd, .events = POLLPRI};
-
-	return poll(&p, 1, ms) == 1 && p.revents == POLLPRI;
-}
-
-static bool write_to(const char *path, const char *what)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool ok = fd >= 0 && write(fd, what, strlen(what)) == (ssize_t)strlen(what);
-
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
-static uint64_t vmstat(const char *name)
-{
-	char line[256];
-	uint64_t n = 0, v;
-	FILE *f = fopen("/proc/vmstat", "re");
-
-	while (f && fgets(line, sizeof(line), f))
-		if (!strncmp(line, name, strlen(name)) &&
-		    sscanf(line + strlen(name), " %" SCNu64, &v) == 1)
-			n = v;
-	if (f)
-		fclose(f);
-	return n;
-}
+#include "tests/vm/memory.h"
 
 /* ---- taking and giving --------------------------------------------------------------------------------- */
 
@@ -136,44 +63,6 @@ static void test_kept(void)
 
 /* ---- who needs it gets it --------------------------------------------------------------------------------- */
 
-/* A process that touches so much memory, then waits; false: it was killed. */
-static pid_t hog(uint64_t bytes, int *ready)
-{
-	int p[2];
-	pid_t pid;
-
-	if (pipe(p))
-		return -1;
-	pid = fork();
-	if (!pid) {
-		char *m = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-			       0);
-
-		write_to("/proc/self/oom_score_adj", "1000");
-		for (uint64_t i = 0; m != MAP_FAILED && i < bytes; i += 4096)
-			m[i] = 1;
-		if (m != MAP_FAILED && write(p[1], "x", 1) == 1)
-			pause();
-		_exit(1);
-	}
-	close(p[1]);
-	*ready = p[0];
-	return pid;
-}
-
-static bool hogs(uint64_t bytes)
-{
-	int ready, state;
-	pid_t pid = hog(bytes, &ready);
-	char c;
-	bool ok = read(ready, &c, 1) == 1;
-
-	close(ready);
-	kill(pid, SIGKILL);
-	waitpid(pid, &state, 0);
-	return ok;
-}
-
 static void test_given(int rounds)
 {
 	pid_t bystander = fork();
@@ -188,11 +77,14 @@ static void test_given(int rounds)
 	for (int i = 0; i < rounds; i++) {
 		uint64_t half = status().free / 2 / BLOCK * BLOCK;
 		bool ok;
+		pid_t pid;
+		int ready = -1;
 
 		if (reserve(half) < (int64_t)(half * 8 / 10))
 			printf("# only %u MB of %u held\n", mb(status().reserve_held), mb(half));
 		a = status();
-		ok = hogs(a.free + a.reserve_held / 2);
+		pid = hog(a.free + a.reserve_held / 2, &ready);
+		ok = hog_done(pid, ready);
 		b = status();
 		ok = ok &&
 		     b.released_shrinker + b.released_oom > a.released_shrinker + a.released_oom;
@@ -221,7 +113,7 @@ static void test_given(int rounds)
 static void test_oom(void)
 {
 	struct llm_mem_status a, b;
-	int ready, state;
+	int ready = -1, state;
 	pid_t victim;
 	char c;
 
