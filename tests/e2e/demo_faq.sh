@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 # Asks the built-in model questions of docs/faq.md and wants the page's answers, word for word:
 # over a socket from llmdevd, each question alone and some as later turns of one conversation.
-# usage: tests/e2e/demo_faq.sh    environment: O (default build)
+# usage: tests/e2e/demo_faq.sh    environment: LLMDEV_BUILD (default build)
 set -u
-O=${O:-build}
+O=${LLMDEV_BUILD:-build}
 model=tools/demo/model
 work=$(mktemp -d)
 daemon=
