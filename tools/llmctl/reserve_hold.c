@@ -93,10 +93,10 @@ int hold_begin(struct hold *h, const struct reserve_opts *o, const char *until)
 	}
 	if (!*o->means.root) {
 		rc = ask_policyd(h, until, &e);
-		if (rc && (until ||
-			   (rc != -ENOENT && rc != -ECONNREFUSED && rc != -EACCES && rc != -EPERM)))
+		if (rc && until)
 			return ctl_fail("reserve: %s", e.msg);
-		if (rc == -EPERM && !o->quiet)
+		/* Its policy may forbid what an administrator's command does all the same. */
+		if (rc && rc != -ENOENT && rc != -ECONNREFUSED && !o->quiet)
 			fprintf(stderr, "[%s]\n", e.msg);
 	}
 	/* Whatever policyd's policy left undone is done here, as far as this user may. */
