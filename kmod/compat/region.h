@@ -8,8 +8,12 @@
 
 #include <linux/fs.h>
 #include <linux/mm.h>
-#include <linux/pagevec.h>
 #include <linux/shmem_fs.h>
+#if __has_include(<linux/folio_batch.h>)
+#include <linux/folio_batch.h>
+#else
+#include <linux/pagevec.h>
+#endif
 
 /* Before a mapping is in its tree: nobody else sees the flags. */
 #ifdef LLM_HAS_VM_FLAGS_CLEAR
