@@ -41,6 +41,7 @@
 
 #include "compat/region.h"
 #include "core.h"
+#include "reclaim.h"
 
 #define CREATE_TRACE_POINTS
 #include "region_trace.h"
@@ -249,14 +250,20 @@ static bool memory_is_short(void)
 	return si_mem_available() < (long)least;
 }
 
-/* Said at once what can be known at once: nobody loses page cache for a region that cannot be. */
+/*
+ * Said at once what can be known at once: nobody loses page cache for a region that cannot be. The
+ * reserve is there for such as this.
+ */
 static bool never_fits(const struct llm_region *r)
 {
 	u64 pages = r->bytes >> PAGE_SHIFT;
 
+	if (pages > totalram_pages())
+		return true;
 	if (r->node >= 0 && pages > NODE_DATA(r->node)->node_present_pages)
 		return true;
-	return pages > totalram_pages() || (long)pages > si_mem_available();
+	llm_reserve_give_back(r->bytes);
+	return (long)pages > si_mem_available();
 }
 
 /*
@@ -592,7 +599,7 @@ static void empty_lists(void)
 	}
 }
 
-/* -EBUSY: a page is pinned; -EAGAIN: one is held by somebody, for a moment or for longer. */
+/* -EBUSY: a page is pinned, or held by somebody who may write to it: for a moment or for longer. */
 static int check_pins(const struct llm_region *r)
 {
 	struct address_space *mapping = r->inner->f_mapping;
@@ -606,13 +613,12 @@ static int check_pins(const struct llm_region *r)
 	{
 		if (xas_retry(&xas, folio) || xa_is_value(folio))
 			continue;
-		if (folio_maybe_dma_pinned(folio)) {
+		/* Reads by O_DIRECT are references, not pins, before Linux 6.3. */
+		if (folio_maybe_dma_pinned(folio) ||
+		    (!folio_mapped(folio) && folio_ref_count(folio) != folio_nr_pages(folio))) {
 			rc = -EBUSY;
 			break;
 		}
-		/* Reads by O_DIRECT are no pins before Linux 6.3. */
-		if (!folio_mapped(folio) && folio_ref_count(folio) != folio_nr_pages(folio))
-			rc = -EAGAIN;
 		if (++n % 512)
 			continue;
 		xas_pause(&xas);
@@ -629,20 +635,19 @@ static int check_pins(const struct llm_region *r)
 /* Nobody can make a writable mapping meanwhile. */
 static int wait_for_pins(const struct llm_region *r)
 {
-	int rc = 0, i;
+	int rc, i;
 
-	for (i = 0; i < 20; i++) {
+	for (i = 0;; i++) {
 		/* Mappings that only read: they fault their pages in again. */
 		unmap_mapping_range(r->inner->f_mapping, 0, 0, 1);
 		rc = check_pins(r);
-		if (rc != -EAGAIN)
+		if (rc != -EBUSY || i == 50)
 			return rc;
 		if (!i)
 			empty_lists();
 		else if (schedule_timeout_killable(msecs_to_jiffies(10)))
 			return -EINTR;
 	}
-	return -EBUSY;
 }
 
 static int region_seal(struct llm_region *r)
