@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The backend file: attaching, messages to the daemon, its end. What it posts is in post.c, what a
- * new one is told of the past in replay.c.
+ * The backend file: attaching, messages to the daemon, its end. What it posts is in post.c.
  *
  * A message is chosen under device->lock and copied without it; backend->read_lock keeps readers in
  * line. What was chosen and could not be copied is put back, unless the device was taken away
@@ -31,9 +30,32 @@ void llm_note_send(struct llm_device *dev, struct llm_note *n, u32 type)
 	wake_up_interruptible(&dev->backend_wait);
 }
 
-/* ---- choosing a message -------------------------------------------------------------------------------- */
+/* ---- messages --------------------------------------------------------------------------------------- */
 
-void llm_outgoing_session(struct llm_outgoing *m, struct llm_session *ses, u32 type)
+/**
+ * struct outgoing - a message as it is copied to the backend
+ * @head: header
+ * @body: what follows it
+ * @body_len: its bytes
+ * @rq: what SUBMIT and CANCEL are about, held; a SUBMIT's parts follow the body
+ * @ses: what the others are about, held; or NULL
+ * @past: it is of the past
+ */
+struct outgoing {
+	struct llm_msg head;
+	union {
+		struct llm_msg_session session;
+		struct llm_msg_submit submit;
+		struct llm_msg_cancel cancel;
+		struct llm_msg_quiesce quiesce;
+	} body;
+	u32 body_len;
+	struct llm_request *rq;
+	struct llm_session *ses;
+	bool past;
+};
+
+static void about_session(struct outgoing *m, struct llm_session *ses, u32 type)
 {
 	m->head = (struct llm_msg){.type = type, .session_id = ses->id};
 	m->ses = ses;
@@ -52,7 +74,7 @@ void llm_outgoing_session(struct llm_outgoing *m, struct llm_session *ses, u32 t
 		m->head.flags |= LLM_MSG_F_LOST;
 }
 
-void llm_outgoing_submit(struct llm_outgoing *m, struct llm_request *rq)
+static void make_submit(struct outgoing *m, struct llm_request *rq)
 {
 	m->head = (struct llm_msg){
 		.type = LLM_MSG_SUBMIT, .session_id = rq->ses->id, .request_id = rq->id};
@@ -72,8 +94,93 @@ void llm_outgoing_submit(struct llm_outgoing *m, struct llm_request *rq)
 	llm_request_get(rq);
 }
 
+/* ---- the past ------------------------------------------------------------------------------------------ */
+
+/*
+ * What a new backend is told before anything else: every open session with its transcript and its
+ * live requests, then REPLAY_END. session->replay_at walks over session->turns, and whoever removes
+ * a turn moves it on (request.c).
+ */
+
+/* A turn that the new backend must know: finished and remembered, or begun and not ended. */
+static bool is_past(const struct llm_request *rq)
+{
+	return rq->kept || rq->state == LLM_RQ_DELIVERED;
+}
+
+static struct llm_request *next_past(struct llm_session *ses, struct llm_request *from)
+{
+	while (from && !is_past(from))
+		from = list_is_last(&from->turn, &ses->turns) ? NULL : list_next_entry(from, turn);
+	return from;
+}
+
+static void replay_begin(struct llm_backend *be)
+{
+	struct llm_session *ses;
+
+	be->replay_end = true;
+	list_for_each_entry(ses, &be->dev->sessions, node) {
+		struct llm_request *first =
+			list_first_entry_or_null(&ses->turns, struct llm_request, turn);
+
+		ses->known = false;
+		ses->replay_at = next_past(ses, first);
+		if (!ses->closed && (ses->replay_at || ses->lost))
+			list_add_tail(&ses->replay, &be->replay);
+	}
+}
+
+static bool replay_next(struct llm_backend *be, struct outgoing *m)
+{
+	struct llm_session *ses;
+
+	while ((ses = list_first_entry_or_null(&be->replay, struct llm_session, replay))) {
+		struct llm_request *rq = ses->replay_at = next_past(ses, ses->replay_at);
+
+		if (!ses->known) {
+			about_session(m, ses, LLM_MSG_SESSION_OPEN);
+			m->head.flags |= LLM_MSG_F_REPLAY;
+			return true;
+		}
+		if (rq) {
+			struct llm_msg_submit *s = &m->body.submit;
+
+			make_submit(m, rq);
+			rq->told = rq->state == LLM_RQ_DELIVERED;
+			if (rq->told)
+				trace_llm_request_deliver(rq);
+			m->head.flags = LLM_MSG_F_REPLAY | (rq->kept ? LLM_MSG_F_FINISHED : 0);
+			s->resume_len = rq->resume_len;
+			s->n_ids = rq->n_ids;
+			s->posted_bytes = rq->posted_bytes;
+			s->seq = rq->seq;
+			s->finish = rq->kept ? rq->finish : 0;
+			return true;
+		}
+		list_del_init(&ses->replay);
+	}
+	if (!be->replay_end)
+		return false;
+	m->head.type = LLM_MSG_REPLAY_END;
+	return true;
+}
+
+/* A request of the past was told. */
+static void replay_sent(struct llm_backend *be, struct llm_request *rq)
+{
+	struct llm_session *ses = rq->ses;
+
+	if (ses->replay_at == rq)
+		ses->replay_at = list_is_last(&rq->turn, &ses->turns) ? NULL : list_next_entry(rq, turn);
+	if (rq->state == LLM_RQ_DELIVERED && rq->cancelled)
+		llm_note_send(be->dev, &rq->cancel, LLM_MSG_CANCEL);
+}
+
+/* ---- choosing a message -------------------------------------------------------------------------------- */
+
 /* Takes the note off the list; what it is about is held by the message. */
-static void take_note(struct llm_outgoing *m, struct llm_note *n)
+static void take_note(struct outgoing *m, struct llm_note *n)
 {
 	struct llm_session *ses;
 	struct llm_request *rq;
@@ -89,10 +196,10 @@ static void take_note(struct llm_outgoing *m, struct llm_note *n)
 		llm_request_get(rq);
 	} else if (n->type == LLM_MSG_SESSION_CLOSE) {
 		ses = container_of(n, struct llm_session, close);
-		llm_outgoing_session(m, ses, n->type);
+		about_session(m, ses, n->type);
 		llm_session_put(ses);
 	} else {
-		llm_outgoing_session(m, container_of(n, struct llm_session, resume), n->type);
+		about_session(m, container_of(n, struct llm_session, resume), n->type);
 	}
 }
 
@@ -100,14 +207,14 @@ static void take_note(struct llm_outgoing *m, struct llm_note *n)
  * The next message to *m. The past goes first, then notes; a session is opened before its first
  * SUBMIT. A request in a message counts as delivered from here on: it is cancelled by message.
  */
-static bool choose(struct llm_backend *be, struct llm_outgoing *m)
+static bool choose(struct llm_backend *be, struct outgoing *m)
 {
 	struct llm_device *dev = be->dev;
 	struct llm_request *rq;
 	struct rb_node *p;
 
 	memset(m, 0, sizeof(*m));
-	if (llm_replay_next(be, m)) {
+	if (replay_next(be, m)) {
 		m->past = true;
 		return true;
 	}
@@ -127,9 +234,9 @@ static bool choose(struct llm_backend *be, struct llm_outgoing *m)
 		return false;
 	rq = rb_entry(p, struct llm_request, queue);
 	if (!rq->ses->known) {
-		llm_outgoing_session(m, rq->ses, LLM_MSG_SESSION_OPEN);
+		about_session(m, rq->ses, LLM_MSG_SESSION_OPEN);
 	} else {
-		llm_outgoing_submit(m, rq);
+		make_submit(m, rq);
 		llm_request_delivered(rq);
 	}
 	return true;
@@ -158,12 +265,12 @@ static u64 padded(u64 n)
 	return ALIGN(n, 8);
 }
 
-static bool is_submit(const struct llm_outgoing *m)
+static bool is_submit(const struct outgoing *m)
 {
 	return m->head.type == LLM_MSG_SUBMIT;
 }
 
-static u64 size_of(const struct llm_outgoing *m)
+static u64 size_of(const struct outgoing *m)
 {
 	const struct llm_msg_submit *s = &m->body.submit;
 	u64 n = sizeof(m->head) + m->body_len;
@@ -183,7 +290,7 @@ static bool put(struct iov_iter *to, const void *data, u64 len)
 }
 
 /* Parts of the request that are read here do not change: ids only grow, and n_ids says how many. */
-static int copy_message(const struct llm_outgoing *m, struct iov_iter *to)
+static int copy_message(const struct outgoing *m, struct iov_iter *to)
 {
 	const struct llm_msg_submit *s = &m->body.submit;
 	bool ok = put(to, &m->head, sizeof(m->head)) && put(to, &m->body, m->body_len);
@@ -197,19 +304,21 @@ static int copy_message(const struct llm_outgoing *m, struct iov_iter *to)
 }
 
 /* It was copied: it will not be sent again. */
-static void sent(struct llm_backend *be, struct llm_outgoing *m)
+static void sent(struct llm_backend *be, struct outgoing *m)
 {
-	if (m->past) {
-		llm_replay_sent(be, m);
-	} else if (m->head.type == LLM_MSG_SESSION_OPEN) {
+	if (m->head.type == LLM_MSG_SESSION_OPEN) {
 		m->ses->known = true;
 		if (m->ses->closed) /* meanwhile */
 			llm_note_send(be->dev, &m->ses->close, LLM_MSG_SESSION_CLOSE);
+	} else if (m->head.type == LLM_MSG_REPLAY_END) {
+		be->replay_end = false;
+	} else if (m->past) {
+		replay_sent(be, m->rq);
 	}
 }
 
 /* It was not: it is put back. */
-static void unsent(struct llm_backend *be, struct llm_outgoing *m)
+static void unsent(struct llm_backend *be, struct outgoing *m)
 {
 	struct llm_device *dev = be->dev;
 
@@ -246,7 +355,7 @@ static void unsent(struct llm_backend *be, struct llm_outgoing *m)
 static ssize_t read_one(struct llm_backend *be, struct iov_iter *to)
 {
 	struct llm_device *dev = be->dev;
-	struct llm_outgoing m;
+	struct outgoing m;
 	bool any, mine;
 	ssize_t rc;
 
@@ -417,7 +526,7 @@ int llm_backend_attach(struct llm_device *dev, const struct llm_device_attach *a
 	dev->context = a->context;
 	dev->backend = be;
 	dev->state = LLM_DEV_SERVED;
-	llm_replay_begin(be);
+	replay_begin(be);
 	trace_llm_backend_attach(be);
 	llm_unlock(dev);
 	return 0;

@@ -41,7 +41,6 @@
 
 struct llm_backend;
 struct llm_device;
-struct llm_outgoing;
 struct llm_request;
 struct llm_session;
 
@@ -728,7 +727,7 @@ ssize_t llm_text_write(struct kiocb *iocb, struct iov_iter *from);
  */
 __poll_t llm_text_poll(struct llm_session *ses);
 
-/* ---- backend.c, replay.c, post.c ------------------------------------------------------------------- */
+/* ---- backend.c, post.c ----------------------------------------------------------------------------- */
 
 /**
  * llm_backend_attach() - attach; *@fd is reserved, *@file not installed; llm_devices_lock is held
@@ -758,54 +757,11 @@ static inline void llm_note_drop(struct llm_note *n)
 }
 
 /**
- * llm_replay_begin() - an attachment begins: what sessions remember is to be told; locked
- * @be: the backend
- */
-void llm_replay_begin(struct llm_backend *be);
-
-/**
- * llm_replay_next() - the next message of the past; false: it is all told; locked
- * @be: the backend
- * @m: the message
- */
-bool llm_replay_next(struct llm_backend *be, struct llm_outgoing *m);
-
-/**
- * llm_replay_sent() - it was copied; locked
- * @be: the backend
- * @m: the message
- */
-void llm_replay_sent(struct llm_backend *be, const struct llm_outgoing *m);
-
-/**
  * llm_backend_post() - LLM_IOC_POST: 0 or -errno of the batch
  * @be: the backend
  * @p: the batch
  */
 long llm_backend_post(struct llm_backend *be, const struct llm_post *p);
-
-/**
- * struct llm_outgoing - a message as it is copied to the backend
- * @head: header
- * @body: what follows it
- * @body_len: its bytes
- * @rq: what SUBMIT and CANCEL are about, held; a SUBMIT's parts follow the body
- * @ses: what the others are about, held; or NULL
- * @past: it is of the past (replay.c)
- */
-struct llm_outgoing {
-	struct llm_msg head;
-	union {
-		struct llm_msg_session session;
-		struct llm_msg_submit submit;
-		struct llm_msg_cancel cancel;
-		struct llm_msg_quiesce quiesce;
-	} body;
-	u32 body_len;
-	struct llm_request *rq;
-	struct llm_session *ses;
-	bool past;
-};
 
 /**
  * llm_message_max() - bytes of a SUBMIT, at most
@@ -817,21 +773,6 @@ static inline u64 llm_message_max(u64 payload, u64 ids)
 	return sizeof(struct llm_msg) + sizeof(struct llm_msg_submit) + payload + LLM_PRINCIPAL_MAX +
 	       LLM_RESUME_MAX + ids * sizeof(s32) + 32;
 }
-
-/**
- * llm_outgoing_session() - a message about a session
- * @m: the message
- * @ses: the session
- * @type: LLM_MSG_*
- */
-void llm_outgoing_session(struct llm_outgoing *m, struct llm_session *ses, u32 type);
-
-/**
- * llm_outgoing_submit() - SUBMIT
- * @m: the message
- * @rq: the request
- */
-void llm_outgoing_submit(struct llm_outgoing *m, struct llm_request *rq);
 
 /* ---- ioctl.c --------------------------------------------------------------------------------------- */
 
