@@ -147,8 +147,7 @@ uint64_t region_data_sum(const void *data, size_t bytes, int threads,
 	return h;
 }
 
-/* Of the index, as if its own place held 0. */
-static uint64_t index_sum(const void *base, uint64_t bytes)
+uint64_t region_index_sum(const void *base, uint64_t bytes)
 {
 	struct region_head h = *(const struct region_head *)base;
 
@@ -235,7 +234,7 @@ void region_index_write(void *base, const struct region_index_plan *p, uint64_t 
 			.name = put_string(base, &at, it->t->name),
 		};
 	}
-	h->head_sum = index_sum(base, h->index_bytes);
+	h->head_sum = region_index_sum(base, h->index_bytes);
 }
 
 /* ---- reading -------------------------------------------------------------------------------------------- */
@@ -270,7 +269,7 @@ int region_index_read(struct region_index *out, const void *base, size_t bytes, 
 	if (h->data_at % DATA_ALIGN || h->data_at < h->index_bytes || h->data_at > bytes ||
 	    h->data_bytes > bytes - h->data_at)
 		return damaged(e, "the data is not inside the region");
-	if (index_sum(base, h->index_bytes) != h->head_sum)
+	if (region_index_sum(base, h->index_bytes) != h->head_sum)
 		return damaged(e, "its sum is wrong");
 	if (chars[h->index_bytes - 1] || !is_string(h, h->label) || !is_string(h, h->path) ||
 	    h->backend[15] || h->isa[15])

@@ -76,6 +76,9 @@ size_t region_index_space(const struct region_index_plan *p);
 /* Writes it to the beginning of a region, with the sum of the data. */
 void region_index_write(void *base, const struct region_index_plan *p, uint64_t data_sum);
 
+/* What head_sum has to be: of the first `bytes`, as if head_sum was 0. */
+uint64_t region_index_sum(const void *base, uint64_t bytes);
+
 /* -EINVAL: this is no whole index of a region of so many bytes. */
 int region_index_read(struct region_index *out, const void *base, size_t bytes, struct err *e);
 const char *region_index_name(const struct region_index *x, int tensor);

@@ -20,45 +20,9 @@
 #include "memory/region.h"
 #include "tests/tap.h"
 #include "tests/unit/weights_files.h"
+#include "tests/unit/with_keeper.h"
 
 #define BYTES (5u << 20)
-
-static char path[128];
-static pid_t keeper;
-
-static void nap(void)
-{
-	nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-}
-
-/* A keeper of the test's own, in a child. */
-static void keeper_begin(bool stay)
-{
-	sigset_t set;
-
-	keeper = fork();
-	if (!keeper) {
-		struct err e = {""};
-
-		sigemptyset(&set);
-		sigaddset(&set, SIGTERM);
-		sigaddset(&set, SIGINT);
-		sigprocmask(SIG_SETMASK, &set, NULL);
-		_exit(keeper_serve(path, stay, &e) ? 1 : 0);
-	}
-	for (int i = 0; i < 2000 && access(path, F_OK); i++)
-		nap();
-}
-
-static int keeper_end(int sig)
-{
-	int status;
-
-	if (sig)
-		kill(keeper, sig);
-	waitpid(keeper, &status, 0);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
 
 static struct region_store open_store(void)
 {
@@ -208,7 +172,7 @@ static int raw_connect(void)
 	struct timeval limit = {.tv_sec = 20};
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
-	strcpy(addr.sun_path, path);
+	strcpy(addr.sun_path, keeper_path);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	return connect(fd, (struct sockaddr *)&addr, sizeof(addr)) ? -1 : fd;
 }
@@ -346,15 +310,16 @@ static void lives(void)
 	struct region_store s;
 	struct region r;
 
-	CHECK(keeper_serve(path, false, &e) == -EEXIST, "a second keeper: %s", e.msg);
-	CHECK(keeper_end(SIGTERM) == 0 && access(path, F_OK), "SIGTERM: it ends and tidies up");
+	CHECK(keeper_serve(keeper_path, false, &e) == -EEXIST, "a second keeper: %s", e.msg);
+	CHECK(keeper_end(SIGTERM) == 0 && access(keeper_path, F_OK),
+	      "SIGTERM: it ends and tidies up");
 	CHECK(region_store_open(&s, REGION_KEEPER, false, &e) == -ENOENT, "none: %s", e.msg);
 	keeper_begin(false);
-	CHECK(keeper_end(0) == 0 && access(path, F_OK), "nobody comes: it ends");
+	CHECK(keeper_end(0) == 0 && access(keeper_path, F_OK), "nobody comes: it ends");
 	keeper_begin(false);
 	kill(keeper, SIGKILL);
 	keeper_end(0);
-	CHECK(!access(path, F_OK), "killed, its socket stays");
+	CHECK(!access(keeper_path, F_OK), "killed, its socket stays");
 	keeper_begin(false);
 	s = open_store();
 	REQUIRE(!region_create(&s, "last", BYTES, -1, &r, &e) && !region_seal(&s, &r, &e),
@@ -369,13 +334,9 @@ static void lives(void)
 
 int main(void)
 {
-	char dir[4096];
-
 	scratch_begin();
-	if (!realpath(scratch_dir, dir))
+	if (!keeper_place(scratch_dir))
 		return 1;
-	setenv("XDG_RUNTIME_DIR", dir, 1);
-	keeper_socket_path(path, sizeof(path));
 	keeper_begin(true);
 	life();
 	deaths();
