@@ -23,7 +23,8 @@
 #include <unistd.h>
 
 /* After the last one is gone, and before the first one comes. */
-#define IDLE_MS 3000
+#define IDLE_MS	 3000
+#define CHECK_MS 10000 /* that the socket is still there */
 
 /* A name: claimed by a client (fd < 0) or kept. */
 struct kept {
@@ -41,6 +42,7 @@ struct client {
 };
 
 struct keeper {
+	const char *path;
 	int listener, lock, signals;
 	struct client client[KEEPER_MAX_CLIENTS];
 	int n_clients; /* connected */
@@ -357,10 +359,13 @@ static bool turn(struct keeper *k, bool stay)
 
 	for (int i = 0; i < KEEPER_MAX_CLIENTS; i++)
 		p[i + 2] = (struct pollfd){.fd = k->client[i].fd, .events = POLLIN};
-	n = poll(p, KEEPER_MAX_CLIENTS + 2, idle ? IDLE_MS : -1);
+	n = poll(p, KEEPER_MAX_CLIENTS + 2, idle ? IDLE_MS : CHECK_MS);
 	if (n < 0)
 		return errno == EINTR;
-	if (!n || p[1].revents)
+	/* Whoever removed the socket removed the way to everything that is kept. */
+	if (!n)
+		return !idle && !access(k->path, F_OK);
+	if (p[1].revents)
 		return false;
 	for (int i = 0; i < KEEPER_MAX_CLIENTS; i++)
 		if (p[i + 2].revents && !take_request(k, i))
@@ -378,6 +383,7 @@ int keeper_serve(const char *path, bool stay, struct err *e)
 
 	if (!k)
 		return err_set(e, -ENOMEM, "keeper: no memory");
+	k->path = path;
 	k->listener = k->lock = -1;
 	for (int i = 0; i < KEEPER_MAX_CLIENTS; i++)
 		k->client[i].fd = -1;
