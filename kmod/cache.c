@@ -16,11 +16,25 @@
 #include <linux/backing-dev.h>
 #include <linux/fadvise.h>
 #include <linux/file.h>
+#include <linux/log2.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/xarray.h>
 
+/*
+ * A large folio goes only as a whole, so pieces end at multiples of their size, a power of two, and none
+ * is smaller than a block.
+ */
 #define PIECE_BYTES SZ_128M
+
+static pgoff_t piece_pages(const struct llm_cache_drop *d)
+{
+	u64 n = PIECE_BYTES;
+
+	if (d->max_bytes && d->max_bytes - d->bytes < n)
+		n = max_t(u64, rounddown_pow_of_two(d->max_bytes - d->bytes), LLM_BLOCK_BYTES);
+	return n >> PAGE_SHIFT;
+}
 
 /* 0: go on; 1: enough; -EINTR. */
 static long enough(const struct llm_cache_drop *d)
@@ -31,7 +45,7 @@ static long enough(const struct llm_cache_drop *d)
 	       (d->deadline_ns && ktime_get_ns() >= d->deadline_ns);
 }
 
-/* @file: where it is there, its writeback is begun and pages on their way to the LRU lists are waited for. */
+/* Of @file, where there is one: its writeback is begun, pages on their way to the LRU lists are waited for. */
 static long drop_mapping(struct llm_cache_drop *d, struct address_space *mapping, struct file *file)
 {
 	unsigned long index = 0;
@@ -39,23 +53,21 @@ static long drop_mapping(struct llm_cache_drop *d, struct address_space *mapping
 
 	while (!rc && xa_find(&mapping->i_pages, &index, ULONG_MAX, XA_PRESENT)) {
 		unsigned long before = READ_ONCE(mapping->nrpages), after;
-		u64 n = PIECE_BYTES;
+		pgoff_t last = index | (piece_pages(d) - 1);
 
-		if (d->max_bytes)
-			n = min_t(u64, n, round_up(d->max_bytes - d->bytes, PAGE_SIZE));
 		if (file)
-			vfs_fadvise(file, (loff_t)index << PAGE_SHIFT, n, POSIX_FADV_DONTNEED);
-		n >>= PAGE_SHIFT;
-		if (!file)
-			invalidate_mapping_pages(mapping, index, index + n - 1);
+			vfs_fadvise(file, (loff_t)index << PAGE_SHIFT,
+				    (loff_t)(last - index + 1) << PAGE_SHIFT, POSIX_FADV_DONTNEED);
+		else
+			invalidate_mapping_pages(mapping, index, last);
 		after = READ_ONCE(mapping->nrpages);
 		if (before > after)
 			d->bytes += (u64)(before - after) << PAGE_SHIFT;
 		cond_resched();
 		rc = enough(d);
-		if (index + n < index)
+		index = last + 1;
+		if (!index)
 			break;
-		index += n;
 	}
 	return rc;
 }
