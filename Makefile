@@ -217,6 +217,7 @@ INSTALL  = 755:$(O)/llmctl:$(PREFIX)/bin/llmctl \
 	   644:$(O)/contrib/llmdev.pc:$(LIBDIR)/pkgconfig/llmdev.pc \
 	   644:contrib/llmctl.bash:$(PREFIX)/share/bash-completion/completions/llmctl \
 	   644:$(O)/contrib/llmdevd@.service:$(SYSTEMD_DIR)/llmdevd@.service \
+	   644:$(O)/contrib/llmdev-keeper.service:$(SYSTEMD_DIR)/llmdev-keeper.service \
 	   644:contrib/60-llmdev.rules:$(PREFIX)/lib/udev/rules.d/60-llmdev.rules \
 	   644:contrib/sysusers.conf:$(PREFIX)/lib/sysusers.d/llmdev.conf \
 	   $(foreach f,$(wildcard docs/man/*.1),644:$(f):$(PREFIX)/share/man/man1/$(notdir $(f))) \
@@ -229,7 +230,7 @@ $(O)/contrib/%: contrib/%.in FORCE
 	$(Q)sed 's|@PREFIX@|$(PREFIX)|g; s|@LIBDIR@|$(LIBDIR)|g; s|@VERSION@|$(VERSION)|g' $< >$@
 
 .PHONY: install
-install: all $(O)/contrib/llmdev.pc $(O)/contrib/llmdevd@.service \
+install: all $(O)/contrib/llmdev.pc $(O)/contrib/llmdevd@.service $(O)/contrib/llmdev-keeper.service \
 	 $(O)/contrib/llmdev-gateway.service ## install under $(DESTDIR)$(PREFIX)
 	$(Q)set -e; for f in $(INSTALL); do \
 		mode=$${f%%:*}; f=$${f#*:}; \

@@ -31,6 +31,10 @@ _llmctl() {
 		mapfile -t COMPREPLY < <(compgen -W 'off' -- "$cur")
 		return
 		;;
+	--weights)
+		mapfile -t COMPREPLY < <(compgen -W 'auto region anon' -- "$cur")
+		return
+		;;
 	--swap)
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
@@ -42,6 +46,10 @@ _llmctl() {
 			grep -oE '(^|[^a-z-])--?[a-z][a-z-]*' | grep -oE -- '--?[a-z][a-z-]*' | sort -u)" -- "$cur")
 	elif [[ $command == bench && $COMP_CWORD -eq 2 ]]; then
 		mapfile -t COMPREPLY < <(compgen -W 'load decode prefill memory serve' -- "$cur")
+	elif [[ $command == model && $COMP_CWORD -eq 2 ]]; then
+		mapfile -t COMPREPLY < <(compgen -W 'list load unload' -- "$cur")
+	elif [[ $command == region && $COMP_CWORD -eq 2 ]]; then
+		mapfile -t COMPREPLY < <(compgen -W 'list info destroy' -- "$cur")
 	elif [[ $command == status && $prev != --* || $command == swap && $COMP_CWORD -eq 2 ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(find "${XDG_RUNTIME_DIR:-/run}/llmdev" /run/llmdev \
 			-maxdepth 1 -name '*.sock' ! -name '*.next.sock' ! -name '*.prev.sock' 2>/dev/null | sed 's|.*/||; s|\.sock$||' | sort -u)" -- "$cur")
