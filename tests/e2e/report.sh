@@ -79,7 +79,7 @@ check "a driver that lacks functions" says 'has no cuInit: update the driver'
 
 # ---- report
 mkdir -p "$tmp/home/alice"
-HOME=$tmp/home/alice run report --quick -o "$tmp/report.json" --dir "$tmp/home/alice/none"
+HOME=$tmp/home/alice run report --quick --limit 600 -o "$tmp/report.json" --dir "$tmp/home/alice/none"
 check "report --quick: exit 0" [ $rc -eq 0 ]
 check "nothing goes to stdout" [ ! -s "$tmp/out" ]
 check "it says where the report is, and that it was not sent" bash -c "grep -qF '$tmp/report.json' '$tmp/err' && grep -q 'Nothing was sent' '$tmp/err'"
@@ -92,13 +92,15 @@ host=$(hostname 2>/dev/null || cat /proc/sys/kernel/hostname)
 if [ "${#host}" -ge 6 ] && [ "$host" != localhost ]; then
 	check "no host name" bash -c "! grep -qwF -- '$host' '$tmp/report.json'"
 fi
-run report --quick -o - --dir "$tmp"
+run report --quick --limit 600 -o - --dir "$tmp"
 check "-o -: the report on stdout" json "j['llmdev_report'] == 1"
 check "the disk is measured" json \
 	"'missing' in j['disk'] or (j['disk']['page_cache']['bytes_per_s'] > 0 and ('missing' in j['disk']['io_uring'] or j['disk']['io_uring']['bytes_per_s'] > 0))"
 check "no file is left behind" bash -c "[ \"\$(ls '$tmp' | grep -vcE '^(out|err|home|dir|report.json|libcuda.*)\$')\" = 0 ]"
-run report --quick -o "$tmp/none/x" --model "$tmp/none"
+run report --quick --limit 600 -o "$tmp/none/x" --model "$tmp/none"
 check "a file that cannot be written: exit 1" bash -c "[ $rc -eq 1 ] && grep -q 'none/x: No such file' '$tmp/err'"
+run report --limit 0
+check "no time at all: usage" [ $rc -eq 2 ]
 run report extra
 check "an argument: usage" [ $rc -eq 2 ]
 echo "1..$n"

@@ -224,6 +224,14 @@ echo "$q2" >&3; cat <&3 >/tmp/y 2>/tmp/y.err; [ $? != 0 ] && [ ! -s /tmp/y ]
 ok $? "the conversation is not continued: $(head -1 /tmp/y.err)"
 exec 3>&-
 
+# ---- tools over the real module
+llmctl doctor >/tmp/doctor 2>&1; grep -q '^ok .*module .*loaded' /tmp/doctor && grep -q '^warn .*devices .*llm0 has no link' /tmp/doctor
+ok $? "llmctl doctor sees the module, and that no udev made links"
+llmctl bench memory --size 4M --runs 1 --threads 1 >/tmp/bench 2>&1; grep -qE '^region +100 % +[0-9.]+' /tmp/bench
+ok $? "llmctl bench memory reads a region, all in 2 MiB pages"
+[ -z "$(llmctl region list 2>/dev/null | grep llmctl-bench)" ]
+ok $? "and leaves none behind"
+
 # ---- the end
 grep -c . $log | sed 's/^/# lines of the log: /'
 stop TERM

@@ -86,7 +86,7 @@ static int map_shared(struct block *b, int flags, struct err *e)
 
 static int make_region(struct block *b, const char *control, struct err *e)
 {
-	struct llm_region_create c = {.size = sizeof(c), .bytes = b->bytes, .node = -1, .fd = -1};
+	struct llm_region_create c = {.size = sizeof(c), .bytes = b->bytes, .node = -1};
 	int fd = open(control, O_RDWR | O_CLOEXEC), rc;
 
 	if (fd < 0)

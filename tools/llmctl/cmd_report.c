@@ -26,24 +26,25 @@
 #include "doctor.h"
 #include "report_io.h"
 
-#define USAGE	  "report [-o FILE] [--quick] [--model MODEL] [--dir DIR]"
+#define USAGE	  "report [-o FILE] [--quick] [--limit SECONDS] [--model MODEL] [--dir DIR]"
 #define OUT_MAX	  (1 << 20)
 #define LIMIT_S	  600
 #define QUICK_S	  20
 #define NAMES_MAX 8
 
-enum { OPT_QUICK = 1, OPT_MODEL, OPT_DIR };
+enum { OPT_QUICK = 1, OPT_LIMIT, OPT_MODEL, OPT_DIR };
 
 struct report {
 	const char *out, *model, *dir;
 	bool quick;
+	int limit_s;
 	uint64_t start_ns;
 	json_t *j;
 };
 
 static double left_s(const struct report *r)
 {
-	return (r->quick ? QUICK_S : LIMIT_S) - (double)(ctl_now_ns() - r->start_ns) * 1e-9;
+	return r->limit_s - (double)(ctl_now_ns() - r->start_ns) * 1e-9;
 }
 
 /* ---- the machine ------------------------------------------------------------------------------ */
@@ -426,10 +427,12 @@ static int parse(struct report *r, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"quick", no_argument, NULL, OPT_QUICK},
+		{"limit", required_argument, NULL, OPT_LIMIT},
 		{"model", required_argument, NULL, OPT_MODEL},
 		{"dir", required_argument, NULL, OPT_DIR},
 		{NULL},
 	};
+	long long v;
 	int opt;
 
 	opterr = 0;
@@ -442,6 +445,11 @@ static int parse(struct report *r, int argc, char **argv)
 		case OPT_QUICK:
 			r->quick = true;
 			break;
+		case OPT_LIMIT:
+			if (!ctl_int("--limit", optarg, 1, 86400, &v))
+				return 2;
+			r->limit_s = (int)v;
+			break;
 		case OPT_MODEL:
 			r->model = optarg;
 			break;
@@ -452,6 +460,8 @@ static int parse(struct report *r, int argc, char **argv)
 			return ctl_bad_option(USAGE, argv);
 		}
 	}
+	if (!r->limit_s)
+		r->limit_s = r->quick ? QUICK_S : LIMIT_S;
 	return argc == optind ? 0 : ctl_usage(USAGE, "report: takes no arguments");
 }
 
