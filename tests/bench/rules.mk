@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 # Benchmark programs: tests/bench/NAME.c becomes $(O)/bench/NAME.
 
-BENCH := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/*.c))
+# vm_*.c are compiled by vm_device.py, for the virtual machine.
+BENCH := $(patsubst tests/bench/%.c,$(O)/bench/%,$(filter-out tests/bench/vm_%,$(wildcard tests/bench/*.c)))
 
 $(O)/bench/%: $(O)/tests/bench/%.o $(RT_LIB)
 	$(say) LD $@
@@ -10,7 +11,11 @@ $(O)/bench/%: $(O)/tests/bench/%.o $(RT_LIB)
 
 $(O)/bench/membw: $(call obj,tools/llmctl/bandwidth.c)
 
-.PHONY: bench-programs
+.PHONY: bench-programs bench-vm
 bench-programs: $(BENCH)
+
+bench-vm: $(O)/llmdevd $(O)/llmctl ## what the kernel module costs beside a socket, measured in VMs
+	$(Q)tools/deps check
+	$(Q)LLMDEV_BUILD=$(O) tests/bench/vm_device.py $(if $(JSON),--json $(JSON))
 
 -include $(patsubst tests/bench/%.c,$(O)/tests/bench/%.d,$(wildcard tests/bench/*.c))
