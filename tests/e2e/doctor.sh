@@ -128,6 +128,7 @@ machine; efi $secure '\001'; put sys/kernel/security/lockdown 'none [integrity] 
 wrong "Secure Boot, loaded" signature ok 'accepted'
 unload; put lib/modules/$rel/updates/dkms/llm.ko code
 wrong "Secure Boot, not signed" signature bad 'is not signed'
+check "Secure Boot, not signed: loading it is not offered" is module warn 'would be refused'
 put dev/kmsg 'llm: loading of unsigned module is rejected'
 wrong "the kernel's own word is shown" signature bad 'loading of unsigned module is rejected'
 put dev/kmsg 'Lockdown: modprobe: unsigned module loading is restricted; see man kernel_lockdown.7'

@@ -223,6 +223,7 @@ static void check_free(const struct doctor *d, struct finding *f)
 			GIB(x->mem_free), GIB(x->mem_total), GIB(cached));
 		finding_command(f, "llmctl mem   # who has it");
 		finding_command(f, "llmctl cache drop --global   # or: echo 1 > " VM "drop_caches");
+		finding_command(f, "systemctl enable --now llmdev-policyd   # keeps a floor free");
 	} else {
 		finding_set(f, DOCTOR_OK, "MemFree %.1f GiB, MemAvailable %.1f GiB",
 			    GIB(x->mem_free), GIB(x->mem_available));

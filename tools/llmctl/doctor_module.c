@@ -126,8 +126,11 @@ static void build_command(const struct doctor *d, struct finding *f)
 		finding_command(f, "make modules modules_install   # in llmdev's sources");
 }
 
+static void check_signature(const struct doctor *d, struct finding *f);
+
 static void check_module(const struct doctor *d, struct finding *f)
 {
+	struct finding signature = {0};
 	static const char *const wrong[] = {"version magic", "disagrees about version of symbol",
 					    "Unknown symbol"};
 	const struct doctor_facts *x = &d->facts;
@@ -147,6 +150,10 @@ static void check_module(const struct doctor *d, struct finding *f)
 	if (x->module_file[0] && said[0]) {
 		finding_set(f, DOCTOR_BAD, "%s does not fit this kernel: %s", x->module_file, said);
 		build_command(d, f);
+	} else if (x->module_file[0] &&
+		   (check_signature(d, &signature), signature.state == DOCTOR_BAD)) {
+		finding_set(f, DOCTOR_WARN, "%s is not loaded, and would be refused: see signature",
+			    x->module_file);
 	} else if (x->module_file[0]) {
 		finding_set(f, DOCTOR_WARN, "%s is not loaded: clients use sockets",
 			    x->module_file);
