@@ -1,0 +1,133 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# Weights in regions of the real module (see run; check-restart puts the files in): a daemon that is
+# killed and started again reads none of them; what a loader leaves half written is replaced; other
+# users' regions are not believed. Runs in the machine, with busybox.
+n=0 bad=0
+ok() { n=$((n + 1)); if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; bad=1; fi; }
+note() { sed 's/^/# /' "$@"; }
+sys=/sys/class/misc/llm0
+log=/tmp/llmdevd.log
+daemon=
+of() { cat $sys/"$1" 2>/dev/null; }
+start() {
+	: >$log
+	llmdevd /model --device --socket /tmp/llm0.sock --threads 1 "$@" 2>>$log &
+	daemon=$!
+	for _ in $(seq 600); do
+		[ "$(of state)" = served ] && [ "$(of backend_pid)" = $daemon ] && return
+		[ -d /proc/$daemon ] || break
+		sleep 0.1
+	done
+	echo "# llmdevd did not start:"; note $log; return 1
+}
+stop() { kill -"${1:-9}" $daemon; wait $daemon 2>/dev/null; daemon=; }
+until_tokens() {
+	for _ in $(seq 4000); do [ "$(of tokens)" -ge "$1" ] && return; sleep 0.02; done
+	return 1
+}
+says() { grep -q "$1" $log; }
+bytes_read() { awk '/^rchar|^read_bytes/ { n += $2 } END { print n }' /proc/$daemon/io; }
+regions() { llmctl region list 2>/dev/null | grep -c '^weights:'; }
+name() { llmctl region list | sed -n 's/^\(weights:[^ ]*\) .*/\1/p' | head -1; }
+users() { llmctl region list --json | sed -n 's/.*"users": \([0-9]*\).*/\1/p' | head -1; }
+q1="Why is the sky blue?" q2="What happens if the daemon is killed?"
+weights=$(wc -c </model/model.safetensors)
+free_before=$(awk '/^MemFree/ { print $2 }' /proc/meminfo)
+
+# ---- cold, killed, warm
+start --weights anon; ok $? "llmdevd, weights in anonymous memory"
+cold=$(bytes_read)
+llmctl ask --quiet --device /dev/llm0 "$q1" >/tmp/a1
+stop
+start --weights region; ok $? "llmdevd, weights in a region"
+says "loading into region weights:.*(kernel)"; ok $? "of the kernel: $(grep -o 'weights: .*' $log | head -1)"
+llmctl ask --quiet --device /dev/llm0 "$q1" >/tmp/a2
+cmp /tmp/a1 /tmp/a2; ok $? "the same answer"
+exec 3<>/dev/llm0
+echo "$q1" >&3; cat <&3 >/tmp/b1
+stop
+[ "$(regions)" = 1 ]; ok $? "killed: the region stays"
+start --weights region
+warm=$(bytes_read)
+says "found in region .*nothing to read"; ok $? "the next one finds it"
+[ $((cold - warm)) -gt $((weights * 9 / 10)) ]; ok $? "it has read $warm bytes, cold $cold: the weights are $weights"
+echo "$q2" >&3; cat <&3 >/tmp/b2
+exec 3>&-
+grep -q "continues. No token is lost or repeated" /tmp/b2; ok $? "the conversation goes on: $(head -c 60 /tmp/b2)..."
+stop
+
+# ---- in the middle of an answer
+start --weights region --pace 50
+had=$(of tokens)
+llmctl ask --quiet --device /dev/llm0 "$q1" >/tmp/a2 & client=$!
+until_tokens $((had + 7)); stop; start --weights region
+wait $client; cmp /tmp/a1 /tmp/a2; ok $? "killed after 7 tokens of an answer: the same bytes"
+
+# ---- shared, let go of while it is used
+llmdevd /model --socket /tmp/second.sock --threads 1 --weights region 2>/tmp/log2 & second=$!
+for _ in $(seq 600); do grep -q serving /tmp/log2 && break; sleep 0.1; done
+grep -q "found in region" /tmp/log2; ok $? "a second daemon shares it"
+[ "$(users)" = 2 ]; ok $? "two mappings: $(users)"
+kill -9 $second; wait $second 2>/dev/null
+[ "$(users)" = 1 ]; ok $? "one, when it is killed"
+llmctl region info "$(name)" --verify >/tmp/info; ok $? "region info --verify"
+grep -q "^sum  *right" /tmp/info; ok $? "the sum is right: $(grep 2.MiB /tmp/info)"
+region=$(name)
+llmctl model unload model 2>/tmp/err; ok $? "model unload while it is used"
+grep -q "still used" /tmp/err; ok $? "says so"
+[ "$(regions)" = 0 ]; ok $? "the name is gone"
+llmctl ask --quiet --device /dev/llm0 "$q1" >/tmp/a2; cmp /tmp/a1 /tmp/a2; ok $? "the daemon goes on"
+stop TERM
+
+# ---- half written
+region_tool half "$region" 8388608 0; ok $? "a loader was killed half way"
+llmctl region list | grep -q "half written"; ok $? "region list says half written"
+start --weights region
+says "left half written"; ok $? "it is never used"
+says "loading into region" && [ "$(regions)" = 1 ]; ok $? "but replaced"
+llmctl ask --quiet --device /dev/llm0 "$q1" >/tmp/a2; cmp /tmp/a1 /tmp/a2; ok $? "the same answer"
+stop; llmctl region destroy "$region"
+region_tool half "$region" 8388608 600 & holder=$!
+for _ in $(seq 100); do [ "$(regions)" = 1 ] && break; sleep 0.1; done
+llmdevd /model --socket /tmp/second.sock --threads 1 --weights region 2>/tmp/log2 & second=$!
+for _ in $(seq 300); do grep -q "waiting for it" /tmp/log2 && break; sleep 0.1; done
+grep -q "process $holder is loading the same: waiting" /tmp/log2; ok $? "another process is at it: $(grep waiting /tmp/log2)"
+kill -9 $holder; wait $holder 2>/dev/null
+for _ in $(seq 600); do grep -q serving /tmp/log2 && break; sleep 0.1; done
+grep -q "left half written" /tmp/log2 && grep -q serving /tmp/log2; ok $? "when that one is killed the waiting one loads"
+kill $second; wait $second 2>/dev/null
+llmctl model unload --all 2>/dev/null
+
+# ---- without a daemon
+llmctl model load /model --threads 1 >/tmp/name 2>/tmp/err; ok $? "model load"
+llmctl model list | grep -q "^model .*kernel .*/model"; ok $? "model list has it"
+start --weights region; says "nothing to read"; ok $? "a daemon finds it"
+stop; llmctl model unload --all 2>/dev/null
+
+# ---- rights
+busybox chmod -R a+rX /model
+busybox chmod 600 /dev/llm-control
+region_tool as 1000 llmctl region list 2>/tmp/err; [ $? = 1 ] && grep -q "llmdev-admin" /tmp/err
+ok $? "region list without the right: $(head -c 120 /tmp/err)"
+XDG_RUNTIME_DIR=/none region_tool as 1000 llmdevd /model --socket /tmp/x.sock --weights region 2>/tmp/err
+[ $? = 1 ] && grep -q "llmdev-admin" /tmp/err; ok $? "llmdevd --weights region names it, too"
+busybox chmod 666 /dev/llm-control
+(ulimit -l 1024; XDG_RUNTIME_DIR=/none region_tool as 1000 llmctl model load /model 2>/tmp/err)
+[ $? = 1 ] && grep -q "ulimit -l" /tmp/err; ok $? "more than RLIMIT_MEMLOCK: $(head -c 200 /tmp/err)"
+[ "$(regions)" = 0 ]; ok $? "of which nothing is left"
+(ulimit -l unlimited; region_tool as 1000 llmctl model load /model --threads 1 >/tmp/name 2>/tmp/err); ok $? "another user's weights"
+XDG_RUNTIME_DIR=/none llmdevd /model --socket /tmp/x.sock --threads 1 --weights region 2>/tmp/err
+[ $? = 1 ] && grep -q "uid 1000" /tmp/err; ok $? "are not believed: $(grep -o 'belongs to[^;]*' /tmp/err)"
+region_tool as 1001 llmctl region destroy "$(cat /tmp/name)" 2>/tmp/err; [ $? = 1 ] && grep -q "owner or root" /tmp/err
+ok $? "destroyed by a third one: $(head -1 /tmp/err)"
+llmctl region destroy "$(cat /tmp/name)"; ok $? "by root"
+
+# ---- the end
+[ "$(llmctl region list --json)" = "[]" ]; ok $? "no region is left"
+free_after=$(awk '/^MemFree/ { print $2 }' /proc/meminfo)
+echo "# MemFree $free_before kB, then $free_after kB"
+! grep -q "Sanitizer\|runtime error" $log; ok $? "no sanitizer complains (where llmdevd was built with them)"
+echo "1..$n"
+exit $bad
