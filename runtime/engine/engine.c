@@ -64,9 +64,29 @@ static void model_progress(void *ctx, uint64_t done, uint64_t total)
 		o->progress(o->progress_ctx, "loading weights", done, total);
 }
 
+struct admission {
+	struct engine *en;
+	const struct engine_opts *o;
+};
+
+/* The least that size_kv() will be content with. */
+static int admit(void *ctx, struct plan *p, uint64_t bytes, struct err *e)
+{
+	const struct admission *a = ctx;
+	uint64_t kv = a->o->kv_bytes;
+
+	if (!kv)
+		kv = kv_page_bytes(p, a->en->kv.pool.type) *
+		     (uint64_t)(a->o->ctx ? kv_pages_for(p->max_pos) : 1);
+	return a->o->admit ? a->o->admit(a->o->admit_ctx, bytes, kv, e) : 0;
+}
+
 static int load_model(struct engine *en, const struct engine_opts *o, struct err *e)
 {
+	struct admission admission = {en, o};
 	struct model_load_opts lo = {.ctx = o->ctx,
+				     .admit = admit,
+				     .admit_ctx = &admission,
 				     .weights = {.mode = o->weights,
 						 .verify = o->verify_weights,
 						 .node = -1,

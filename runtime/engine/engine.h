@@ -53,6 +53,13 @@ struct engine_opts {
 	/* one line on where the weights are and why; may be NULL */
 	void (*note)(void *ctx, const char *line);
 	void *note_ctx;
+	/*
+	 * Before memory is taken: `weights` bytes are to be allocated (0: they were found in memory)
+	 * and at least `kv` more for the KV cache. Makes room, or refuses with -ENOMEM and the sum. May
+	 * be NULL
+	 */
+	int (*admit)(void *ctx, uint64_t weights, uint64_t kv, struct err *e);
+	void *admit_ctx;
 	/* loading progress, from the calling thread; may be NULL */
 	void (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 	void *progress_ctx;

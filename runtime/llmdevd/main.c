@@ -24,6 +24,7 @@
 #include "lib/llmdev.h"
 #include "llmdevd/options.h"
 #include "llmdevd/serve.h"
+#include "memory/policy.h"
 
 #define MAX_BATCH     1024
 #define DEFAULT_BATCH 32
@@ -446,6 +447,27 @@ static void loading(void *ctx, const char *what, uint64_t done, uint64_t total)
 	notify_manager(state);
 }
 
+/* Memory for the model, or the sum of what is missing. */
+static int admit(void *ctx, uint64_t weights, uint64_t kv, struct err *e)
+{
+	struct memory_room room;
+	char line[400];
+	int rc = memory_make_room(weights + kv, &room, e);
+
+	if (rc == -ENOMEM)
+		return err_prefix(e, rc, "weights %.2f GiB and KV cache %.2f GiB",
+				  (double)weights / (1 << 30), (double)kv / (1 << 30));
+	/* What cannot be read is no reason not to try. */
+	if (!rc && room.before.free < room.asked && strncmp(room.who, "nobody", 6) != 0) {
+		snprintf(line, sizeof(line),
+			 "%.2f GiB needed, %.2f GiB free: room made by %s: %.2f GiB free now",
+			 (double)room.asked / (1 << 30), (double)room.before.free / (1 << 30),
+			 room.who, (double)room.after.free / (1 << 30));
+		log_line(NULL, line);
+	}
+	return 0;
+}
+
 /* The last words of a start that failed, for who waits for it. */
 static int fail_start(const char *message)
 {
@@ -541,6 +563,7 @@ int main(int argc, char **argv)
 	l.sigfd = sigfd;
 	o.engine.progress_ctx = &l;
 	o.engine.note = log_line;
+	o.engine.admit = admit;
 	if (engine_open(&en, &o.engine, &e))
 		return fail_start(e.msg);
 	info = engine_info(en);

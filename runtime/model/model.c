@@ -155,19 +155,39 @@ static const struct model_family *family_find(const char *name)
 	return NULL;
 }
 
+struct admission {
+	struct model *m;
+	const struct model_load_opts *o;
+};
+
+static int admit(void *ctx, uint64_t bytes, struct err *e)
+{
+	const struct admission *a = ctx;
+
+	return a->o->admit ? a->o->admit(a->o->admit_ctx, &a->m->plan, bytes, e) : 0;
+}
+
 /* From where they are kept, or from the checkpoint. */
 static int get_weights(struct model *m, struct binder *b, const struct model_load_opts *o)
 {
 	struct load_opts lo = {.progress = o->weights.progress, .ctx = o->weights.progress_ctx};
+	struct admission a = {m, o};
+	struct weights_opts wo = o->weights;
 	struct weights_job job = {.c = b->c,
-				  .o = &o->weights,
+				  .o = &wo,
 				  .backend = b->backend->name,
 				  .isa = b->backend->isa ? b->backend->isa : "",
 				  .items = b->item,
 				  .offsets = b->item_offset,
 				  .n_items = b->n_items,
 				  .bytes = b->bytes};
-	int rc = weights_place(&m->weights, &job, b->e);
+	int rc;
+
+	wo.admit = admit;
+	wo.admit_ctx = &a;
+	rc = weights_place(&m->weights, &job, b->e);
+	if (rc > 0 && admit(&a, 0, b->e))
+		rc = -ENOMEM;
 
 	if (rc >= 0)
 		binder_place(b, m->weights.base);
@@ -181,7 +201,8 @@ static int get_weights(struct model *m, struct binder *b, const struct model_loa
 	return rc < 0 ? rc : 0;
 }
 
-static int bind_and_load(struct model *m, struct binder *b, const struct model_load_opts *o)
+static int bind_and_load(struct model *m, struct binder *b, const struct model_load_opts *o,
+			 int ctx)
 {
 	static const struct tensor_name freqs = {"", "rope_freqs.weight"};
 
@@ -193,6 +214,7 @@ static int bind_and_load(struct model *m, struct binder *b, const struct model_l
 	m->params = b->params;
 	if (b->rc)
 		return b->rc;
+	plan_finish(m, ctx);
 	b->rc = get_weights(m, b, o);
 	return b->rc;
 }
@@ -218,11 +240,10 @@ int model_load(struct model **out, const struct checkpoint *c, struct backend *b
 		goto fail;
 	}
 	m->family = family_find(m->config.family);
-	rc = bind_and_load(m, &b, o);
+	rc = bind_and_load(m, &b, o, ctx);
 	binder_free(&b);
 	if (rc)
 		goto fail;
-	plan_finish(m, ctx);
 	m->bytes_per_token = decode_bytes(&m->plan);
 	m->fingerprint = model_hash(m, c);
 	rc = rope_prepare(m, e);

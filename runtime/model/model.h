@@ -43,7 +43,13 @@ struct model {
 
 struct model_load_opts {
 	int ctx;                        /* positions to serve; 0: config.max_pos */
-	struct weights_opts weights;    /* where they come from and go to */
+	struct weights_opts weights;    /* where they come from and go to; .admit is not looked at */
+	/*
+	 * Before memory is taken, with what the model will be: `bytes` of weights are to be allocated,
+	 * 0 where they were found. An error ends the loading. May be NULL
+	 */
+	int (*admit)(void *ctx, struct plan *plan, uint64_t bytes, struct err *e);
+	void *admit_ctx;
 };
 
 /* `c` must outlive the call, not the model. Errors name the tensor, its shape, and what was expected. */

@@ -343,6 +343,11 @@ static bool destroy_unused(struct region_store *s, const struct weights_job *j)
 	return done;
 }
 
+static int admit(const struct weights_job *j, uint64_t bytes, struct err *e)
+{
+	return j->o->admit ? j->o->admit(j->o->admit_ctx, bytes, e) : 0;
+}
+
 static int create_region(struct placement *p, struct weights_job *j, struct err *e)
 {
 	size_t bytes = region_index_space(&j->plan) + j->bytes;
@@ -350,7 +355,9 @@ static int create_region(struct placement *p, struct weights_job *j, struct err 
 
 	destroy_stale(&p->store, j);
 	do {
-		rc = region_create(&p->store, j->name, bytes, j->o->node, &p->region, e);
+		rc = admit(j, bytes, e);
+		if (!rc)
+			rc = region_create(&p->store, j->name, bytes, j->o->node, &p->region, e);
 	} while (rc == -ENOMEM && destroy_unused(&p->store, j));
 	if (!rc)
 		set_base(p, j);
@@ -462,7 +469,8 @@ int weights_place(struct placement *p, struct weights_job *j, struct err *e)
 			return err_set(e, rc, "%s", why.msg);
 		note(j->o, "in anonymous memory: %s", why.msg);
 	}
-	return placement_alloc(p, j->bytes, j->o->node, e);
+	rc = admit(j, j->bytes, e);
+	return rc ? rc : placement_alloc(p, j->bytes, j->o->node, e);
 }
 
 /* ---- keeping ---------------------------------------------------------------------------------------- */

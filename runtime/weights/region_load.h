@@ -42,6 +42,12 @@ struct weights_opts {
 	bool verify;            /* what is found: compare the sum of the data too */
 	int node;               /* NUMA node, -1: any */
 	const char *label;      /* the model's name, for people */
+	/*
+	 * Memory for `bytes` of weights is about to be taken: makes room, or refuses with -ENOMEM and
+	 * the sum. Not called where they are found. May be NULL
+	 */
+	int (*admit)(void *ctx, uint64_t bytes, struct err *e);
+	void *admit_ctx;
 	/* one line on where the weights are and why; may be NULL */
 	void (*note)(void *ctx, const char *line);
 	void *note_ctx;

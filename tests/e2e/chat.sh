@@ -86,5 +86,8 @@ END
 }
 check "the default socket, and READY=1 and STOPPING=1 for a service manager" by_default
 long=$(printf 'x%.0s' $(seq 120))
+check "llmdevd that needs more memory than there is: the sum, before anything is loaded" \
+	fails 1 "weights .* and KV cache 102400.00 GiB: memory: .* needed, .* missing" \
+	"$build/llmdevd" --socket "$tmp/x" "$model" --kv-size 100T
 check "llmdevd with a long socket path: usage" fails 2 "longer" "$build/llmdevd" --socket "/tmp/$long" "$model"
 finish
