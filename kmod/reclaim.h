@@ -34,8 +34,25 @@ enum llm_reclaim_action {
 
 /* ---- reclaim.c: the control file, floors, events ------------------------------------------------------- */
 
+/**
+ * llm_control_open() - open() of the control file
+ * @inode: of its node
+ * @file: the new file
+ */
 int llm_control_open(struct inode *inode, struct file *file);
+
+/**
+ * llm_control_release() - its last close: its floors go
+ * @inode: of its node
+ * @file: the file
+ */
 int llm_control_release(struct inode *inode, struct file *file);
+
+/**
+ * llm_control_poll() - POLLPRI: events that it was not told
+ * @file: the file
+ * @wait: of the caller
+ */
 __poll_t llm_control_poll(struct file *file, struct poll_table_struct *wait);
 
 /**
@@ -117,10 +134,10 @@ void llm_reserve_read(struct llm_reserve_status *s);
 long llm_reserve_set(u64 bytes, u64 *held);
 
 /**
- * llm_reserve_give_back() - somebody needs memory and comes before the reserve
- * @bytes: so much, rounded up to blocks, or what there is
+ * llm_reserve_give_back() - somebody is about to allocate and comes before the reserve
+ * @bytes: so much
  *
- * Returns the bytes that were given back. May be called from anywhere that may sleep.
+ * Gives back what free blocks are too few for that. Returns the bytes. Sleeps.
  */
 u64 llm_reserve_give_back(u64 bytes);
 
@@ -132,7 +149,14 @@ u64 llm_reserve_give_back(u64 bytes);
  */
 long llm_room_make(struct llm_mem_make_room *r);
 
+/**
+ * llm_reserve_init() - the shrinker and the OOM notifier; 0 or -errno
+ */
 int llm_reserve_init(void);
+
+/**
+ * llm_reserve_exit() - take them away and give everything back
+ */
 void llm_reserve_exit(void);
 
 /* ---- cache.c -------------------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
  * gives nothing
  *   - to kswapd, which works ahead of need;
  *   - outside of an allocation: drop_caches and its like do not run with PF_MEMALLOC, direct reclaim does;
+ *   - to an allocation that does not wake kswapd: a transparent huge page, which can be done without;
  *   - while its node has more pages than the high watermark and a free block too: an allocation would
  *     find those, so this is somebody's order to reclaim (memory.reclaim of the root cgroup);
  *   - to the task that is allocating blocks for us.
@@ -40,7 +41,7 @@
 /* Taking stops when others had to take back so many: they need it more. */
 #define LOST_BLOCKS 16
 
-#define GFP_BLOCK (GFP_KERNEL | __GFP_COMP | __GFP_NOWARN | __GFP_RETRY_MAYFAIL | __GFP_NOMEMALLOC)
+#define GFP_BLOCK (GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL | __GFP_NOMEMALLOC)
 
 /**
  * struct llm_blocks - what is held
@@ -122,10 +123,18 @@ static struct page *pop(int nid, bool room)
 	return page;
 }
 
-static void put_page_back(struct page *page)
+/*
+ * In halves, which go to the zone's free lists and become one block there. A whole block would go to
+ * this processor's own list, where neither MemFree counts it nor another processor finds it.
+ */
+static void put_back(struct page *page)
 {
+	struct page *half = page + LLM_BLOCK_PAGES / 2;
+
 	account(page, -(long)LLM_BLOCK_PAGES);
-	__free_pages(page, LLM_BLOCK_ORDER);
+	set_page_count(half, 1);
+	__free_pages(page, LLM_BLOCK_ORDER - 1);
+	__free_pages(half, LLM_BLOCK_ORDER - 1);
 }
 
 /*
@@ -153,7 +162,7 @@ static unsigned long give_back(unsigned long n, int nid, enum llm_reclaim_action
 		spin_unlock(&lock);
 		if (!page)
 			break;
-		put_page_back(page);
+		put_back(page);
 		if (why == LLM_RECLAIM_ASKED)
 			cond_resched();
 	}
@@ -167,10 +176,10 @@ static unsigned long give_back(unsigned long n, int nid, enum llm_reclaim_action
 
 u64 llm_reserve_give_back(u64 bytes)
 {
-	u64 n = DIV_ROUND_UP_ULL(bytes, LLM_BLOCK_BYTES);
+	u64 n = DIV_ROUND_UP_ULL(bytes, LLM_BLOCK_BYTES), free = llm_free_blocks(NUMA_NO_NODE);
 
-	return give_back(min_t(u64, n, ULONG_MAX), NUMA_NO_NODE, LLM_RECLAIM_ASKED) *
-	       LLM_BLOCK_BYTES;
+	return n > free ? give_back(n - free, NUMA_NO_NODE, LLM_RECLAIM_ASKED) * LLM_BLOCK_BYTES
+			: 0;
 }
 
 /* ---- when others need it -------------------------------------------------------------------------------- */
@@ -190,24 +199,25 @@ static bool is_short(int nid)
 	return !llm_free_blocks(nid);
 }
 
-static bool gives(int nid)
+static bool gives(const struct shrink_control *sc)
 {
 	return (current->flags & PF_MEMALLOC) && !current_is_kswapd() &&
-	       READ_ONCE(allocating) != current && is_short(nid);
+	       READ_ONCE(allocating) != current && (sc->gfp_mask & __GFP_KSWAPD_RECLAIM) &&
+	       is_short(sc->nid);
 }
 
 static unsigned long count_pages(struct shrinker *s, struct shrink_control *sc)
 {
 	unsigned long n = READ_ONCE(blocks.held[sc->nid]);
 
-	return n && gives(sc->nid) ? n * LLM_BLOCK_PAGES : 0;
+	return n && gives(sc) ? n * LLM_BLOCK_PAGES : 0;
 }
 
 static unsigned long scan_pages(struct shrinker *s, struct shrink_control *sc)
 {
 	unsigned long pages;
 
-	if (!gives(sc->nid))
+	if (!gives(sc))
 		return SHRINK_STOP;
 	pages = give_back(1, sc->nid, LLM_RECLAIM_SHRINKER) * LLM_BLOCK_PAGES;
 	if (!pages)
@@ -381,7 +391,7 @@ static void deflate(void)
 		page = pop(NUMA_NO_NODE, true);
 		spin_unlock(&lock);
 		if (page)
-			put_page_back(page);
+			put_back(page);
 		cond_resched();
 	} while (page);
 }
@@ -398,7 +408,8 @@ long llm_room_make(struct llm_mem_make_room *r)
 		u64 missing = room_missing(r);
 
 		if (missing && ktime_get_ns() < r->deadline_ns)
-			llm_reserve_give_back(missing);
+			give_back(DIV_ROUND_UP_ULL(missing, LLM_BLOCK_BYTES), NUMA_NO_NODE,
+				  LLM_RECLAIM_ASKED);
 		rc = inflate(r);
 		deflate();
 		end();
