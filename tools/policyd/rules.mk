@@ -14,6 +14,8 @@ $(O)/llmdev-policyd: override LDLIBS = -ljansson
 $(O)/llmdev-policyd: $(call obj,$(POLICYD_SRC)) $(MEMORY_OBJ)
 	$(link)
 $(O)/tests/test_policy: $(POLICYD_LIB)
+# An archive finds what it needs only in what follows it.
+$(O)/tests/test_policy: override LDLIBS := $(RT_LIB) $(LDLIBS)
 $(O)/tests/unit/test_policy.o $(call obj,$(POLICYD_SRC)): override CPPFLAGS += -Itools/policyd
 
 $(O)/tools/policyd/llmdev-policyd.service: tools/policyd/llmdev-policyd.service.in FORCE
