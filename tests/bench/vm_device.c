@@ -8,6 +8,8 @@
  *                                or send() until the backend's read() has returned; post: from before
  *                                POST or send() of one event until the client's read() has returned.
  *   vm_device cycle [ROUNDS]     one process does both sides of whole requests over the device
+ *   vm_device first [ROUNDS]     likewise: from open() or connect() until the other side has read the
+ *                                first request
  *
  * Before each measured call its peer sleeps in read() or poll(). Times are ticks of the counter that
  * the CPU has for it: instructions where QEMU counts them.
@@ -17,6 +19,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #if defined(__x86_64__)
 #include <x86intrin.h>
 #endif
@@ -354,6 +357,80 @@ static void cycle(unsigned int rounds)
 		fail("destroy");
 }
 
+static uint64_t first_over_device(const struct backend *be)
+{
+	static union message m;
+	uint64_t t = tick();
+	int fd = open_events(be->node, 0);
+
+	if (fd < 0 || submit(fd, "a question of some length, as they are") < 0)
+		fail("SUBMIT");
+	do {
+		if (read(be->fd, &m, sizeof(m)) <= 0)
+			fail("read");
+	} while (m.head.type != LLM_MSG_SUBMIT);
+	t = tick() - t;
+	close(fd);
+	return t;
+}
+
+static uint64_t first_over_socket(int listener, const struct sockaddr_un *addr)
+{
+	static char buf[1 << 16];
+	struct llm_msg m[4] = {{.size = sizeof(m), .type = LLM_MSG_SUBMIT}};
+	uint64_t t = tick();
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0), peer;
+
+	if (fd < 0 || connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) ||
+	    send(fd, m, sizeof(m), 0) < 0)
+		fail("connect");
+	peer = accept(listener, NULL, NULL);
+	if (peer < 0 || read(peer, buf, sizeof(buf)) <= 0)
+		fail("accept");
+	t = tick() - t;
+	close(fd);
+	close(peer);
+	return t;
+}
+
+static void first(unsigned int rounds)
+{
+	static uint64_t taken[WAYS][MAX_TAKEN];
+	struct sockaddr_un addr = {.sun_family = AF_UNIX, .sun_path = "/tmp/bench.sock"};
+	int listener = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	double d, s;
+	struct backend be;
+
+	unlink(addr.sun_path);
+	if (listener < 0 || bind(listener, (struct sockaddr *)&addr, sizeof(addr)) ||
+	    listen(listener, 5))
+		fail("listen");
+	device(&be, "bench");
+	if (rounds > MAX_TAKEN)
+		rounds = MAX_TAKEN;
+	for (unsigned int r = 0; r < rounds; r++) {
+		static struct batch b;
+		static union message m;
+
+		taken[DEVICE][r] = first_over_device(&be);
+		while (m.head.type != LLM_MSG_CANCEL && read(be.fd, &m, sizeof(m)) > 0)
+			;
+		add_done(&b, m.head.request_id, 0, LLM_FINISH_CANCELLED, "");
+		post_one(&be, &b);
+		m.head.type = 0;
+		taken[SOCKET][r] = first_over_socket(listener, &addr);
+	}
+	d = (double)quantile(taken[DEVICE], rounds, .5);
+	s = (double)quantile(taken[SOCKET], rounds, .5);
+	printf("{\"figure\":\"first\",\"n\":%u,\"device\":%.0f,\"socket\":%.0f,\"ratio\":%.3f}\n",
+	       rounds, d, s, d / s);
+	fflush(stdout);
+	close(be.fd);
+	close(listener);
+	if (destroy("bench"))
+		fail("destroy");
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -364,8 +441,12 @@ int main(int argc, char **argv)
 		cycle(rounds);
 		return 0;
 	}
+	if (!strcmp(what, "first")) {
+		first(rounds);
+		return 0;
+	}
 	if (strcmp(what, "latency")) {
-		printf("# usage: vm_device latency|cycle [ROUNDS]\n");
+		printf("# usage: vm_device latency|cycle|first [ROUNDS]\n");
 		return 2;
 	}
 	for (int c = 1; c <= cpus && c <= 2; c++) {
