@@ -93,15 +93,10 @@ static uint64_t decode_bytes(const struct plan *p)
 	return sum;
 }
 
-/*
- * Configuration, names, shapes, and 64 bytes of every 4 KiB of the weights as placed (sparser above
- * 256 MiB, so that a big model costs no more).
- */
-static uint64_t model_hash(const struct model *m, const struct checkpoint *c)
+/* Configuration, names, shapes, and a sample of the weights as placed. */
+static uint64_t model_hash(const struct checkpoint *c, uint64_t sample)
 {
 	char *config = json_dumps(checkpoint_config(c), JSON_COMPACT | JSON_SORT_KEYS);
-	const char *base = m->weights.base;
-	size_t step = m->weights.bytes >> 16 > 4096 ? m->weights.bytes >> 16 & ~63ul : 4096;
 	uint64_t h = FNV_START;
 
 	if (config)
@@ -114,9 +109,7 @@ static uint64_t model_hash(const struct model *m, const struct checkpoint *c)
 		h = fnv1a(h, t->dims, sizeof(t->dims));
 		h = fnv1a(h, &t->type, sizeof(t->type));
 	}
-	for (size_t at = 0; at < m->weights.bytes; at += step)
-		h = fnv1a(h, base + at, m->weights.bytes - at < 64 ? m->weights.bytes - at : 64);
-	return h;
+	return fnv1a(h, &sample, sizeof(sample));
 }
 
 static void *lazy_floats(size_t n)
@@ -197,6 +190,8 @@ static int get_weights(struct model *m, struct binder *b, const struct model_loa
 		rc = weights_load(b->c, b->item, b->n_items, &lo, &m->load, b->e);
 	if (!rc)
 		rc = weights_keep(&m->weights, &job, b->e);
+	if (rc >= 0)
+		m->fingerprint = model_hash(b->c, job.sample);
 	weights_free_job(&job);
 	return rc < 0 ? rc : 0;
 }
@@ -245,7 +240,6 @@ int model_load(struct model **out, const struct checkpoint *c, struct backend *b
 	if (rc)
 		goto fail;
 	m->bytes_per_token = decode_bytes(&m->plan);
-	m->fingerprint = model_hash(m, c);
 	rc = rope_prepare(m, e);
 	if (rc)
 		goto fail;

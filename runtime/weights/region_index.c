@@ -147,6 +147,17 @@ uint64_t region_data_sum(const void *data, size_t bytes, int threads,
 	return h;
 }
 
+uint64_t region_data_sample(const void *data, size_t bytes)
+{
+	size_t step = bytes >> 16 > 4096 ? bytes >> 16 & ~63ul : 4096;
+	const uint8_t *p = data;
+	uint64_t h = FNV_START;
+
+	for (size_t at = 0; at < bytes; at += step)
+		h = fnv1a(h, p + at, bytes - at < 64 ? bytes - at : 64);
+	return h;
+}
+
 uint64_t region_index_sum(const void *base, uint64_t bytes)
 {
 	struct region_head h = *(const struct region_head *)base;
@@ -191,7 +202,8 @@ static void put_word(char to[16], const char *s)
 	memcpy(to, s, strnlen(s, 15));
 }
 
-void region_index_write(void *base, const struct region_index_plan *p, uint64_t data_sum)
+void region_index_write(void *base, const struct region_index_plan *p, uint64_t data_sum,
+			uint64_t sample)
 {
 	struct region_head *h = base;
 	struct region_tensor *t;
@@ -208,6 +220,7 @@ void region_index_write(void *base, const struct region_index_plan *p, uint64_t 
 		.identity = p->identity,
 		.stamp = p->stamp,
 		.data_sum = data_sum,
+		.sample = sample,
 		.loaded_at = time(NULL),
 	};
 	h->index_bytes = h->strings_at + strings_bytes(p);

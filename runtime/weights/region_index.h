@@ -33,6 +33,7 @@ struct region_head {
 	uint64_t identity;      /* of what was loaded and how it lies here; see region_load.h */
 	uint64_t stamp;         /* of the files that it came from */
 	uint64_t data_sum;      /* region_data_sum() */
+	uint64_t sample;        /* region_data_sample() */
 	int64_t loaded_at;      /* seconds since 1970 */
 	uint32_t label, path;   /* offsets of strings */
 	char backend[16], isa[16];
@@ -73,8 +74,9 @@ uint64_t region_item_bytes(const struct load_item *item);
 
 /* Where the data begins in a region for it. */
 size_t region_index_space(const struct region_index_plan *p);
-/* Writes it to the beginning of a region, with the sum of the data. */
-void region_index_write(void *base, const struct region_index_plan *p, uint64_t data_sum);
+/* Writes it to the beginning of a region, with the sums of the data. */
+void region_index_write(void *base, const struct region_index_plan *p, uint64_t data_sum,
+			uint64_t sample);
 
 /* What head_sum has to be: of the first `bytes`, as if head_sum was 0. */
 uint64_t region_index_sum(const void *base, uint64_t bytes);
@@ -92,5 +94,11 @@ int region_index_match(const struct region_index *x, const struct region_index_p
  */
 uint64_t region_data_sum(const void *data, size_t bytes, int threads,
 			 void (*progress)(void *ctx, uint64_t done, uint64_t total), void *ctx);
+
+/*
+ * 64 bytes of every 4 KiB (sparser above 256 MiB, so that a big model costs no more): tells models
+ * apart.
+ */
+uint64_t region_data_sample(const void *data, size_t bytes);
 
 #endif

@@ -273,6 +273,8 @@ static int take_region(struct placement *p, struct weights_job *j, struct err *e
 	    region_data_sum(p->base, p->bytes, 0, j->o->progress, j->o->progress_ctx) !=
 		    x.head->data_sum)
 		rc = err_set(e, -EINVAL, "the sum of the data is wrong");
+	if (!rc)
+		j->sample = x.head->sample;
 	if (rc) {
 		region_close(&p->store, &p->region);
 		p->in_region = false;
@@ -482,6 +484,7 @@ int weights_keep(struct placement *p, struct weights_job *j, struct err *e)
 	bool fresh;
 	int rc;
 
+	j->sample = region_data_sample(p->base, p->bytes);
 	if (!p->in_region)
 		return 0;
 	rc = find_stamp(j->c, &stamp, &fresh, e);
@@ -493,7 +496,8 @@ int weights_keep(struct placement *p, struct weights_job *j, struct err *e)
 			       checkpoint_path(j->c));
 	region_index_write(p->region.base, &j->plan,
 			   region_data_sum(p->base, p->bytes, 0, j->o->progress,
-					   j->o->progress_ctx));
+					   j->o->progress_ctx),
+			   j->sample);
 	rc = region_seal(&p->store, &p->region, &why);
 	if (rc && j->o->mode == WEIGHTS_REGION)
 		return err_set(e, rc, "%s", why.msg);

@@ -65,6 +65,7 @@ struct weights_job {
 	const size_t *offsets;          /* of their first bytes in the data */
 	int n_items;
 	size_t bytes;                   /* of the data */
+	uint64_t sample;                /* out: region_data_sample(), found or computed */
 	/* private */
 	struct region_index_plan plan;
 	char name[REGION_NAME_MAX];
@@ -77,8 +78,8 @@ struct weights_job {
  */
 int weights_place(struct placement *p, struct weights_job *j, struct err *e);
 /*
- * They are loaded: keep them for those that come later, at the same address. Anonymous memory: does
- * nothing. -EAGAIN: the files have changed meanwhile.
+ * They are loaded: keep them for those that come later, at the same address. Anonymous memory: only
+ * takes the sample. -EAGAIN: the files have changed meanwhile.
  */
 int weights_keep(struct placement *p, struct weights_job *j, struct err *e);
 void weights_free_job(struct weights_job *j);
