@@ -79,11 +79,15 @@ check "a driver that lacks functions" says 'has no cuInit: update the driver'
 
 # ---- report
 mkdir -p "$tmp/home/alice"
-HOME=$tmp/home/alice run report --quick --limit 600 -o "$tmp/report.json" --dir "$tmp/home/alice/none"
+rm "$tmp/libcuda.so.1"
+${CC:-gcc} -shared -fPIC -O1 -o "$tmp/libcuda.so.1" tests/fixtures/fake_cuda.c
+FAKE_CUDA= LD_LIBRARY_PATH=$tmp HOME=$tmp/home/alice run report --quick --limit 600 -o "$tmp/report.json" --dir "$tmp/home/alice/none"
 check "report --quick: exit 0" [ $rc -eq 0 ]
 check "nothing goes to stdout" [ ! -s "$tmp/out" ]
 check "it says where the report is, and that it was not sent" bash -c "grep -qF '$tmp/report.json' '$tmp/err' && grep -q 'Nothing was sent' '$tmp/err'"
 check "all parts are there" json "set(j) >= {'machine', 'doctor', 'memory', 'decode', 'prefill', 'disk', 'seconds'}" "$tmp/report.json"
+check "what an allocation of the GPU's does to free memory" json \
+	"j['gpu']['facts']['name'] == 'Fake GPU 7' and all(j['gpu'][k]['MemFree'] > 0 and j['gpu'][k]['gpu_free'] == 2 << 30 for k in ('before', 'allocated', 'freed'))" "$tmp/report.json"
 check "what doctor finds" json "len(j['doctor']['findings']) >= 19" "$tmp/report.json"
 check "the built-in model's speed" json "j['decode'].get('tokens_per_s', 0) > 0" "$tmp/report.json"
 check "a folder that is not there: told, the rest is there" json "'No such file' in j['disk']['missing']" "$tmp/report.json"
@@ -94,6 +98,7 @@ if [ "${#host}" -ge 6 ] && [ "$host" != localhost ]; then
 fi
 run report --quick --limit 600 -o - --dir "$tmp"
 check "-o -: the report on stdout" json "j['llmdev_report'] == 1"
+check "without a GPU: told" json "'missing' in j['gpu']"
 check "the disk is measured" json \
 	"'missing' in j['disk'] or (j['disk']['page_cache']['bytes_per_s'] > 0 and ('missing' in j['disk']['io_uring'] or j['disk']['io_uring']['bytes_per_s'] > 0))"
 check "no file is left behind" bash -c "[ \"\$(ls '$tmp' | grep -vcE '^(out|err|home|dir|report.json|libcuda.*)\$')\" = 0 ]"

@@ -276,6 +276,40 @@ static json_t *io_section(const struct report *r)
 	return j ? j : missing(e.msg);
 }
 
+/* Where the GPU's driver takes memory from, and whether it gives it back. */
+static json_t *gpu_section(const struct report *r)
+{
+	static const char *const when[] = {"before", "allocated", "freed"};
+	size_t bytes = (size_t)(r->quick ? 128 : 1024) << 20;
+	struct view here = {""};
+	struct gpu *g = NULL;
+	uint64_t p = 0;
+	struct err e;
+	json_t *j;
+
+	if (gpu_open(&g, &e))
+		return missing(e.msg);
+	j = json_pack("{so sI}", "facts", gpu_json(gpu_facts(g)), "allocation_bytes",
+		      (json_int_t)bytes);
+	for (int i = 0; i < 3; i++) {
+		if (i == 1 && !(p = gpu_alloc(g, bytes, &e))) {
+			json_object_set_new(j, "missing", json_string(e.msg));
+			break;
+		}
+		if (i == 2)
+			gpu_free(g, p);
+		json_object_set_new(j, when[i],
+				    json_pack("{sI sI sI sI}", "gpu_free",
+					      (json_int_t)gpu_free_bytes(g), "MemFree",
+					      (json_int_t)doctor_meminfo(&here, "MemFree"),
+					      "MemAvailable",
+					      (json_int_t)doctor_meminfo(&here, "MemAvailable"),
+					      "Slab", (json_int_t)doctor_meminfo(&here, "Slab")));
+	}
+	gpu_close(g);
+	return j;
+}
+
 static json_t *doctor_section(void)
 {
 	struct doctor d;
@@ -491,6 +525,7 @@ int cmd_report(int argc, char **argv)
 	if (!r.j)
 		return ctl_fail("report: out of memory");
 	section(&r, "memory", memory_section);
+	section(&r, "gpu", gpu_section);
 	section(&r, "decode", decode_section);
 	section(&r, "prefill", prefill_section);
 	section(&r, "disk", io_section);

@@ -184,17 +184,23 @@ static int attribute(const struct gpu *g, enum cu_attribute a)
 	return g->cu.device_attribute(&v, a, g->device) ? 0 : v;
 }
 
+uint64_t gpu_free_bytes(const struct gpu *g)
+{
+	size_t unused = 0, total = 0;
+
+	return g->cu.memory_info(&unused, &total) ? 0 : unused;
+}
+
 static void read_facts(struct gpu *g)
 {
 	struct gpu_facts *f = &g->facts;
-	size_t total = 0, unused = 0;
+	size_t total = 0;
 
 	g->cu.driver_version(&f->driver);
 	g->cu.device_name(f->name, sizeof(f->name), g->device);
 	g->cu.device_memory(&total, g->device);
 	f->total = total;
-	if (!g->cu.memory_info(&unused, &total))
-		f->free = unused;
+	f->free = gpu_free_bytes(g);
 	f->sm = 10 * attribute(g, CU_MAJOR) + attribute(g, CU_MINOR);
 	f->processors = attribute(g, CU_MULTIPROCESSORS);
 	f->l2 = attribute(g, CU_L2_SIZE);

@@ -36,6 +36,9 @@ const struct gpu_facts *gpu_facts(const struct gpu *g);
 /* New reference; NULL: no memory. */
 json_t *gpu_json(const struct gpu_facts *f);
 
+/* What the driver says is free now; 0: it does not say. */
+uint64_t gpu_free_bytes(const struct gpu *g);
+
 /* Device memory: an address for gpu_read(); 0 with *e. */
 uint64_t gpu_alloc(struct gpu *g, size_t bytes, struct err *e);
 void gpu_free(struct gpu *g, uint64_t p);
