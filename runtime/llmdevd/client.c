@@ -389,12 +389,15 @@ static void on_close(void *ctx, struct channel *ch)
 		client_free(cl);
 }
 
+/* How long before the kernel takes the device away running answers are given up. */
+#define HANDOVER_NS 250000000ull
+
 static void on_quiesce(void *ctx, uint64_t deadline_ns)
 {
 	struct server *sv = ctx;
 
 	sv->quiesce_asked = true;
-	sv->quiesce_ns = deadline_ns;
+	sv->quiesce_ns = deadline_ns > HANDOVER_NS ? deadline_ns - HANDOVER_NS : deadline_ns;
 }
 
 static void on_room(void *ctx, struct channel *ch)
