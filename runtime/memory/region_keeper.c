@@ -25,12 +25,21 @@
 
 /* ---- connecting ------------------------------------------------------------------------------------ */
 
-static int try_connect(const char *path)
+/* -1: unknown. */
+static uid_t owner(int fd)
+{
+	struct ucred who;
+	socklen_t len = sizeof(who);
+
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) ? (uid_t)-1 : who.uid;
+}
+
+/* What a keeper hands out is believed if it is this user's own or root's; root may look at any. */
+static int try_connect(const char *path, bool to_believe)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	struct timeval limit = {.tv_sec = ANSWER_S};
-	struct ucred who;
-	socklen_t len = sizeof(who);
+	uid_t uid;
 	int fd;
 
 	if (strlen(path) >= sizeof(addr.sun_path))
@@ -47,13 +56,27 @@ static int try_connect(const char *path)
 		close(fd);
 		return rc;
 	}
-	/* What it hands out is believed: it has to be this user's own. */
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) ||
-	    (who.uid != geteuid() && who.uid)) {
+	uid = owner(fd);
+	if (uid != geteuid() && uid && (to_believe || geteuid())) {
 		close(fd);
 		return -EPERM;
 	}
 	return fd;
+}
+
+/* Its directory is there, or can be made, and may be written to. */
+static bool can_listen(const char *socket)
+{
+	char dir[128];
+	char *slash;
+
+	snprintf(dir, sizeof(dir), "%s", socket);
+	slash = strrchr(dir, '/');
+	if (!slash || slash == dir)
+		return true;
+	*slash = '\0';
+	mkdir(dir, 0755);
+	return !access(dir, W_OK | X_OK);
 }
 
 /* The program beside this one, as built or as installed. */
@@ -100,7 +123,7 @@ static void become_keeper(const char *path)
 }
 
 /* A process of its own, nobody's child: it shall outlive this one, whatever ends it. */
-static int start_keeper(struct err *e)
+static int start_keeper(const char *socket, struct err *e)
 {
 	char path[PATH_SIZE];
 	pid_t pid;
@@ -111,6 +134,9 @@ static int start_keeper(struct err *e)
 			e, -ESRCH,
 			"keeper: none runs, and one that a service starts would end with it: "
 			"systemctl enable --now llmdev-keeper");
+	if (!can_listen(socket))
+		return err_set(e, -ESRCH,
+			       "keeper: no socket can be made at %s: set XDG_RUNTIME_DIR", socket);
 	if (!find_program(path))
 		return err_set(e, -ESRCH,
 			       "keeper: llmdev-keeper is neither beside this program nor in "
@@ -134,7 +160,7 @@ int region_keeper_connect(bool start, struct err *e)
 	int fd, rc;
 
 	keeper_socket_path(path, sizeof(path));
-	fd = try_connect(path);
+	fd = try_connect(path, start);
 	if (fd < 0 && fd != -ENOENT && fd != -ECONNREFUSED)
 		return err_set(e, fd, "%s: %s", path,
 			       fd == -EPERM ? "another user's keeper is there" : strerror(-fd));
@@ -142,10 +168,10 @@ int region_keeper_connect(bool start, struct err *e)
 		return fd;
 	if (!start)
 		return err_set(e, -ENOENT, "%s: no keeper runs there", path);
-	rc = start_keeper(e);
+	rc = start_keeper(path, e);
 	for (int ms = 0; !rc && ms < START_MS; ms += 10) {
 		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-		fd = try_connect(path);
+		fd = try_connect(path, start);
 		if (fd >= 0)
 			return fd;
 	}
@@ -330,7 +356,7 @@ int region_keeper_list(int fd, struct region_fact **out, size_t *n, struct err *
 			.bytes = a.bytes,
 			.resident = a.bytes,
 			.created_ns = a.created_ns,
-			.uid = geteuid(),
+			.uid = owner(fd),
 			.pid = a.pid,
 			.users = a.users,
 			.node = -1,
