@@ -34,10 +34,12 @@
 /* Given back at once when the kernel is about to kill. */
 #define OOM_BLOCKS 32
 /*
- * An allocation of a block may fail because compaction had bad luck, with plenty of cache left: each
- * attempt reclaims some and prepares the next. So many in a row mean that there is none.
+ * An allocation of a block may fail with plenty of cache left: after compaction had no luck the kernel
+ * puts it off for up to 64 attempts. Each attempt wakes those who reclaim and compact in the background;
+ * they are given a moment. So many failures in a row mean that there is no block to be had.
  */
-#define ATTEMPTS 8
+#define ATTEMPTS  66
+#define MOMENT_MS 5
 /* Taking stops when others had to take back so many: they need it more. */
 #define LOST_BLOCKS 16
 
@@ -94,6 +96,21 @@ static bool take(bool room)
 	blocks.room += room;
 	spin_unlock(&lock);
 	return true;
+}
+
+/* The same, several times; false: none could be had, or killed. */
+static bool take_trying(bool room, u64 deadline_ns)
+{
+	int i;
+
+	for (i = 0; i < ATTEMPTS && !fatal_signal_pending(current); i++) {
+		if (take(room))
+			return true;
+		if (deadline_ns && ktime_get_ns() >= deadline_ns)
+			break;
+		schedule_timeout_killable(msecs_to_jiffies(MOMENT_MS));
+	}
+	return false;
 }
 
 static int any_node(void)
@@ -289,25 +306,15 @@ static long fill(void)
 {
 	u64 start = ktime_get_ns(), free = llm_mem_free(), before = taken_back();
 	long want = missing(), n = 0, rc;
-	int failed = 0;
 
 	rc = begin(0);
 	if (rc < 0)
 		return rc;
-	rc = 0;
-	while (missing() > 0 && taken_back() - before < LOST_BLOCKS && failed < ATTEMPTS) {
-		if (fatal_signal_pending(current)) {
-			rc = -EINTR;
-			break;
-		}
-		if (take(false)) {
-			n++;
-			failed = 0;
-		} else {
-			failed++;
-		}
+	while (missing() > 0 && taken_back() - before < LOST_BLOCKS && take_trying(false, 0)) {
+		n++;
 		cond_resched();
 	}
+	rc = fatal_signal_pending(current) ? -EINTR : 0;
 	end();
 	trace_llm_reclaim(LLM_RECLAIM_TAKE, (u64)want * LLM_BLOCK_BYTES, (u64)n * LLM_BLOCK_BYTES,
 			  free, llm_mem_free(), ktime_get_ns() - start);
@@ -369,17 +376,12 @@ static u64 room_missing(const struct llm_mem_make_room *r)
 static long inflate(const struct llm_mem_make_room *r)
 {
 	u64 before = taken_back();
-	int failed = 0;
 
-	while (room_missing(r) && taken_back() - before < LOST_BLOCKS && failed < ATTEMPTS &&
+	while (room_missing(r) && taken_back() - before < LOST_BLOCKS &&
 	       (room_held() + 1) * LLM_BLOCK_BYTES <= r->max_bytes &&
-	       ktime_get_ns() < r->deadline_ns) {
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		failed = take(true) ? 0 : failed + 1;
+	       ktime_get_ns() < r->deadline_ns && take_trying(true, r->deadline_ns))
 		cond_resched();
-	}
-	return 0;
+	return fatal_signal_pending(current) ? -EINTR : 0;
 }
 
 static void deflate(void)

@@ -3,6 +3,8 @@
 /*
  * Floors and events, who may do what, page cache: what is dropped, what stays, and the tracepoints of it
  * all. The files are sparse: the disk is small, their cache is not.
+ *
+ * COLD_MB in the environment: size of the cold file (default an eighth of memory), hot is a quarter.
  */
 #include "tests/vm/memory.h"
 
@@ -158,7 +160,8 @@ static unsigned int cached(int fd)
 
 static void test_file(uint64_t total)
 {
-	uint64_t size = total / 5 * 2 / MB * MB;
+	const char *given = getenv("COLD_MB");
+	uint64_t size = given ? (uint64_t)atoi(given) * MB : total / 8 / MB * MB;
 	int cold = make_file(DISK "/cold", size), hot = make_file(DISK "/hot", size / 4);
 	struct llm_cache_drop d = {0};
 	struct llm_mem_status a, b;
@@ -322,28 +325,34 @@ static void test_drop_refused(void)
 
 /* ---- room, with a cache that fills memory -------------------------------------------------------------------- */
 
-static void test_room(uint64_t total)
+/* Most of memory is with somebody, so that little cache fills the rest. */
+static void test_room(void)
 {
-	int fd = make_file(DISK "/fill", total);
+	uint64_t rest = 128 * MB, available = status().available;
+	int fd = make_file(DISK "/fill", rest), ready = -1;
+	pid_t pid = hog(available > rest ? available - rest : 0, &ready);
+	struct pollfd p = {.fd = ready, .events = POLLIN};
 	struct llm_mem_make_room r;
 	struct llm_mem_status a, b;
 
+	check(poll(&p, 1, 60000) == 1, "somebody has all but %u MB", mb(status().available));
 	read_all(fd);
 	a = status();
-	r = (struct llm_mem_make_room){.free = a.free + total / 5,
+	r = (struct llm_mem_make_room){.free = a.free + rest / 4,
 				       .deadline_ns = now_ns() + 60000000000ull};
-	works(make_room(&r), "memory is full of cache: room is made");
+	works(make_room(&r), "cache has the rest: room is made");
 	b = status();
 	check(r.free_after + 8 * MB >= r.free, "%u -> %u MB of %u", mb(r.free_before),
 	      mb(r.free_after), mb(r.free));
 	check(b.available + 16 * MB > a.available, "MemAvailable has not fallen: %u -> %u MB",
 	      mb(a.available), mb(b.available));
 	read_all(fd);
-	r = (struct llm_mem_make_room){.blocks = status().free_blocks + total / BLOCK / 8,
+	r = (struct llm_mem_make_room){.blocks = status().free_blocks + rest / BLOCK / 4,
 				       .deadline_ns = now_ns() + 60000000000ull};
 	works(make_room(&r), "room in blocks");
 	check(r.blocks_after + 4 >= r.blocks, "%u -> %u blocks of %u",
 	      (unsigned int)r.blocks_before, (unsigned int)r.blocks_after, (unsigned int)r.blocks);
+	check(hog_done(pid, ready), "that somebody is still there");
 	close(fd);
 	unlink(DISK "/fill");
 }
@@ -416,7 +425,7 @@ int main(void)
 	test_mapped();
 	test_drop_refused();
 	test_trace();
-	test_room(total);
+	test_room();
 	test_walk();
 	works(umount(DISK), "unmounted");
 	test_unload();
