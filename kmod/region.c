@@ -268,19 +268,24 @@ static bool never_fits(const struct llm_region *r)
 
 /*
  * Without a mapping shmem's huge allocations neither reclaim nor compact. This does, and gives the
- * block back for shmem to take.
+ * block back for shmem to take: in halves, which go to the free lists and become one block there. As
+ * a whole it would go to this processor's list of blocks, for movable pages if it held such before,
+ * where shmem's allocation, which is not for movable ones, does not look.
  */
 static bool make_block(const struct llm_region *r)
 {
-	gfp_t gfp = GFP_USER | __GFP_COMP | __GFP_NOWARN | __GFP_RETRY_MAYFAIL;
+	gfp_t gfp = GFP_USER | __GFP_NOWARN | __GFP_RETRY_MAYFAIL;
 	struct page *block;
 
 	if (r->node >= 0)
 		gfp |= __GFP_THISNODE;
 	block = alloc_pages_node(r->node >= 0 ? r->node : numa_mem_id(), gfp, HUGE_ORDER);
-	if (block)
-		__free_pages(block, HUGE_ORDER);
-	return block != NULL;
+	if (!block)
+		return false;
+	set_page_count(block + HUGE_PAGES / 2, 1);
+	__free_pages(block, HUGE_ORDER - 1);
+	__free_pages(block + HUGE_PAGES / 2, HUGE_ORDER - 1);
+	return true;
 }
 
 static bool is_huge(struct folio *folio)
@@ -297,12 +302,12 @@ static struct folio *allocate_one(struct llm_region *r, pgoff_t index, unsigned 
 	struct address_space *mapping = r->inner->f_mapping;
 	gfp_t gfp = mapping_gfp_mask(mapping) | __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
 	bool block = IS_ALIGNED(index, HUGE_PAGES) && index + HUGE_PAGES <= r->bytes >> PAGE_SHIFT;
-	unsigned int tries = r->flags & LLM_REGION_HUGE ? 4 : 1;
+	unsigned int tries = r->flags & LLM_REGION_HUGE ? 20 : 1;
 	loff_t at = (loff_t)index << PAGE_SHIFT;
+	struct folio *folio;
 
 	for (;;) {
 		struct page *page = shmem_read_mapping_page_gfp(mapping, index, gfp);
-		struct folio *folio;
 
 		if (IS_ERR(page))
 			return ERR_CAST(page);
@@ -313,17 +318,25 @@ static struct folio *allocate_one(struct llm_region *r, pgoff_t index, unsigned 
 		}
 		if (!block || *misses >= 8)
 			return folio;
-		if (!tries-- || !make_block(r)) {
-			if (!(r->flags & LLM_REGION_HUGE)) {
-				++*misses;
-				return folio;
-			}
+		if (!tries-- || fatal_signal_pending(current))
+			break;
+		if (make_block(r)) {
 			folio_put(folio);
-			return ERR_PTR(-ENOMEM);
+			shmem_truncate_range(file_inode(r->inner), at, at + HUGE_BYTES - 1);
+		} else if (r->flags & LLM_REGION_HUGE) {
+			/* Compaction takes a rest when it did not succeed. */
+			folio_put(folio);
+			schedule_timeout_killable(msecs_to_jiffies(10));
+		} else {
+			break;
 		}
-		folio_put(folio);
-		shmem_truncate_range(file_inode(r->inner), at, at + HUGE_BYTES - 1);
 	}
+	if (!(r->flags & LLM_REGION_HUGE)) {
+		++*misses;
+		return folio;
+	}
+	folio_put(folio);
+	return ERR_PTR(-ENOMEM);
 }
 
 /* All of it, or -errno with some of it. */

@@ -182,7 +182,7 @@ __attribute__((unused)) static bool memory_is_back(int64_t before)
 {
 	for (int i = 0; i < 100; i++) {
 		write_file("/proc/sys/vm/drop_caches", "3");
-		if (meminfo("MemFree:") > before - (int64_t)(4 * MIB))
+		if (meminfo("MemFree:") > before - (int64_t)(15 * MIB))
 			return true;
 		usleep(50000);
 	}
