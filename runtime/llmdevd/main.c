@@ -437,6 +437,7 @@ static void loading(void *ctx, const char *what, uint64_t done, uint64_t total)
 
 	if (got_signal(l->sigfd, &si)) {
 		log_line(NULL, "stopped while loading");
+		weights_abandon();
 		_exit(0);
 	}
 	if (now - l->told_ns < NOTIFY_NS || !total)

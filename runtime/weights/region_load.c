@@ -237,6 +237,11 @@ static int make_name(struct weights_job *j, struct err *e)
 	return rc;
 }
 
+static bool is_weights_name(const char *name)
+{
+	return !strncmp(name, WEIGHTS_REGION_PREFIX, strlen(WEIGHTS_REGION_PREFIX));
+}
+
 /* ---- finding ------------------------------------------------------------------------------------------ */
 
 static bool trusted(const struct region_fact *f)
@@ -294,8 +299,7 @@ static bool is_stale(struct region_store *s, const struct region_fact *f,
 	struct region r;
 	bool stale = false;
 
-	if (strncmp(f->name, WEIGHTS_REGION_PREFIX, strlen(WEIGHTS_REGION_PREFIX)) ||
-	    f->uid != geteuid() || f->busy)
+	if (!is_weights_name(f->name) || f->uid != geteuid() || f->busy)
 		return false;
 	if (!f->sealed)
 		return true;
@@ -332,9 +336,8 @@ static bool destroy_unused(struct region_store *s, const struct weights_job *j)
 	if (region_list(s, &v, &n, NULL))
 		return false;
 	for (size_t i = 0; i < n; i++)
-		if (!strncmp(v[i].name, WEIGHTS_REGION_PREFIX, strlen(WEIGHTS_REGION_PREFIX)) &&
-		    v[i].uid == geteuid() && v[i].sealed && !v[i].users &&
-		    (!oldest || v[i].created_ns < oldest->created_ns))
+		if (is_weights_name(v[i].name) && v[i].uid == geteuid() && v[i].sealed &&
+		    !v[i].users && (!oldest || v[i].created_ns < oldest->created_ns))
 			oldest = &v[i];
 	if (oldest && !region_destroy(s, oldest->name, NULL)) {
 		note(j->o, "region %s, which nobody used, made room: %.2f GiB", oldest->name,
@@ -510,4 +513,21 @@ void weights_free_job(struct weights_job *j)
 {
 	free((void *)j->plan.layouts);
 	free(j->path);
+}
+
+void weights_abandon(void)
+{
+	struct region_store s;
+	struct region_fact *v;
+	size_t n;
+
+	if (region_store_open(&s, REGION_MODULE, false, NULL))
+		return;
+	if (!region_list(&s, &v, &n, NULL)) {
+		for (size_t i = 0; i < n; i++)
+			if (is_weights_name(v[i].name) && !v[i].sealed && v[i].pid == getpid())
+				region_destroy(&s, v[i].name, NULL);
+		free(v);
+	}
+	region_store_close(&s);
 }

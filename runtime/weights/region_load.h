@@ -84,4 +84,10 @@ int weights_place(struct placement *p, struct weights_job *j, struct err *e);
 int weights_keep(struct placement *p, struct weights_job *j, struct err *e);
 void weights_free_job(struct weights_job *j);
 
+/*
+ * For a program that ends in the middle of loading: destroys the region that this process was filling.
+ * The kernel module would keep it; a keeper needs no telling. May be called from progress().
+ */
+void weights_abandon(void);
+
 #endif
