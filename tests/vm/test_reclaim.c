@@ -176,7 +176,12 @@ static void test_file(uint64_t total)
 	      "a floor that only the cold file can give");
 	check(told(ctl, 0) && status().pressure == LLM_PRESSURE_FREE, "is missed");
 	works(drop(&d, cold, LLM_DROP_FILE), "the cold file's cache is dropped");
+	/* Newer kernels keep many freed pages with the processors, and let go of them by and by. */
 	b = status();
+	for (int i = 0; i < 400 && (b.pressure || b.available + 8 * MB <= a.available); i++) {
+		usleep(50000);
+		b = status();
+	}
 	check(cached(cold) <= GONE && cached(hot) == 100,
 	      "it is gone, all of the hot one is there");
 	check(d.inodes == 1 && d.bytes > size / 100 * 97 && d.bytes <= size,

@@ -64,7 +64,7 @@ static void test_kept(void)
 /* ---- who needs it gets it --------------------------------------------------------------------------------- */
 
 /*
- * Each round holds half of what is free and lets a process touch all the rest and half of that. Most of
+ * Each round holds half of what is free and lets a process touch the rest and most of that. Most of
  * memory is with somebody else meanwhile, so that a round is short.
  */
 static void test_given(int rounds)
@@ -89,7 +89,7 @@ static void test_given(int rounds)
 
 		reserve(half);
 		a = status();
-		pid = hog(a.free + a.reserve_held / 2, &ready);
+		pid = hog(a.free + a.reserve_held - 16 * MB, &ready);
 		ok = hog_done(pid, ready);
 		b = status();
 		ok = ok && a.reserve_held > 8 * BLOCK && b.reserve_held < a.reserve_held &&
