@@ -21,6 +21,7 @@ back() { [ -e /dev/llm-hidden ] && busybox mv /dev/llm-hidden /dev/llm-control; 
 # run NAME WEIGHTS: one start, killed after its first token
 run() {
 	control "$1"
+	: >/tmp/log
 	begin=$(now)
 	llmdevd /mnt/m --socket /tmp/s.sock --weights "$2" --ctx 512 2>/tmp/log & daemon=$!
 	until grep -q ": serving" /tmp/log; do [ -d /proc/$daemon ] || { sed 's/^/# /' /tmp/log; break; }; sleep 0.01; done
@@ -31,6 +32,16 @@ run() {
 	kill -9 $daemon; wait $daemon 2>/dev/null
 	back
 }
+# A loader that is told to stop leaves nothing; one that is killed leaves what the next one replaces.
+for signal in TERM KILL; do
+	: >/tmp/log
+	llmdevd /mnt/m --socket /tmp/s.sock --weights region --ctx 512 2>/tmp/log & daemon=$!
+	until grep -q "loading into" /tmp/log; do sleep 0.01; done
+	sleep 1
+	kill -$signal $daemon; wait $daemon 2>/dev/null
+	! grep -q ": loaded" /tmp/log; ok $? "SIG$signal in the middle of loading"
+	[ "$(llmctl region list 2>/dev/null | grep -c "half written")" = "$([ $signal = KILL ]; echo $((1 - $?)))" ]; ok $? "it leaves $(llmctl region list 2>/dev/null | grep -c '^weights:') half-written regions"
+done
 run region region
 llmctl region info "$(llmctl region list | sed -n 's/^\(weights:[^ ]*\) .*/\1/p')" | sed 's/^/# /'
 for i in 1 2 3 4 5; do run anon anon; run region region; done
