@@ -239,15 +239,24 @@ no:
 
 /* ---- memory ---------------------------------------------------------------------------------------------- */
 
+/* Pages that could be had: what is available, but for free ones that only movable memory may take. */
+static long available(void)
+{
+	long pages = si_mem_available() - (long)global_zone_page_state(NR_FREE_CMA_PAGES);
+	int nid;
+
+	for_each_online_node(nid) pages -=
+		(long)zone_page_state(&NODE_DATA(nid)->node_zones[ZONE_MOVABLE], NR_FREE_PAGES);
+	return pages;
+}
+
 /*
  * What must stay: taking the last pages would have the kernel kill somebody who asks for one. Cheap
  * enough to be looked at every few MiB.
  */
 static bool memory_is_short(void)
 {
-	u64 least = min_t(u64, (u64)totalram_pages() / 64, SZ_256M >> PAGE_SHIFT);
-
-	return si_mem_available() < (long)least;
+	return available() < (long)min(totalram_pages() / 64, (unsigned long)SZ_256M >> PAGE_SHIFT);
 }
 
 /*
@@ -263,7 +272,7 @@ static bool never_fits(const struct llm_region *r)
 	if (r->node >= 0 && pages > NODE_DATA(r->node)->node_present_pages)
 		return true;
 	llm_reserve_give_back(r->bytes);
-	return (long)pages > si_mem_available();
+	return (long)pages > available();
 }
 
 /*

@@ -238,9 +238,83 @@ static void unloading(void)
 	munmap(p, BYTES);
 }
 
+/* What the kernel tells of it where others look. */
+#define TRACING "/sys/kernel/tracing/"
+
+static bool line_in(const char *path, const char *a, const char *b)
+{
+	char line[1024];
+	FILE *f = fopen(path, "re");
+	bool found = false;
+
+	while (f && fgets(line, sizeof(line), f))
+		found |= strstr(line, a) && strstr(line, b);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* The flags of the mapping at `p`. */
+static bool has_flags(const unsigned char *p, const char *a, const char *b)
+{
+	char line[1024], start[32];
+	FILE *f = fopen("/proc/self/smaps", "re");
+	bool here = false, found = false;
+
+	snprintf(start, sizeof(start), "%lx-", (unsigned long)(uintptr_t)p);
+	while (f && fgets(line, sizeof(line), f)) {
+		if (strchr(line, '-') && line[0] != 'V')
+			here = !strncmp(line, start, strlen(start)) ||
+			       (here && !strchr("0123456789abcdef", line[0]));
+		if (here && !strncmp(line, "VmFlags:", 8)) {
+			found = strstr(line, a) && strstr(line, b);
+			break;
+		}
+	}
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static void told(void)
+{
+	char path[64], id[48];
+	unsigned char *p;
+	int fd;
+
+	write_file(TRACING "events/llm/enable", "1");
+	fd = region_create("told", BYTES, LLM_REGION_PERSISTENT);
+	p = region_map(fd, BYTES, PROT_READ | PROT_WRITE);
+	check(has_flags(p, " dd", " de"), "not in core dumps, does not grow");
+	check(line_in("/proc/self/maps", "llm-region:told", ""), "/proc/PID/maps has its name");
+	munmap(p, BYTES);
+	snprintf(id, sizeof(id), " id=%llu ", (unsigned long long)region_info(fd).id);
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	check(line_in(path, "llm-region:", "told") &&
+		      number_in(path, "llm-region-bytes:") == (int64_t)BYTES &&
+		      number_in(path, "llm-region-huge:") == (int64_t)BYTES &&
+		      number_in(path, "llm-region-node:") == -1 &&
+		      number_in(path, "llm-region-owner:") == 0 &&
+		      number_in(path, "llm-region-mappings:") == 0 &&
+		      number_in(path, "llm-region-files:") == 1,
+	      "fdinfo tells all of it");
+	works(region_seal(fd), "SEAL");
+	works(region_destroy("told"), "DESTROY");
+	close(fd);
+	refused(region_create("told", (uint64_t)1 << 46, 0), ENOMEM, "CREATE of too much");
+	check(line_in(TRACING "trace", "llm_region_create:", id), "tracepoint: create");
+	check(line_in(TRACING "trace", "llm_region_create:", " error=-12 "),
+	      "tracepoint: create, refused");
+	check(line_in(TRACING "trace", "llm_region_seal:", id), "tracepoint: seal");
+	check(line_in(TRACING "trace", "llm_region_destroy:", id), "tracepoint: destroy");
+	check(line_in(TRACING "trace", "llm_region_free:", id), "tracepoint: free");
+	write_file(TRACING "events/llm/enable", "0");
+}
+
 int main(void)
 {
 	first();
+	told();
 	stays();
 	sealed();
 	lives();
