@@ -152,12 +152,12 @@ static uint64_t read_cpu_lists(const char *root, size_t page)
 /* ---- mapped files and mapped shmem ------------------------------------------------------------------- */
 
 struct rss {
-	uint64_t file_sum, file_max, shmem_sum;
+	uint64_t file_max, shmem_sum;
 };
 
 /*
  * "Mapped" counts both. What processes have of either (RssFile, RssShmem) counts shared pages once
- * each: bounds, not values.
+ * each, and lags behind by some pages: bounds, not values.
  */
 static void read_rss(const char *root, struct rss *r)
 {
@@ -177,7 +177,6 @@ static void read_rss(const char *root, struct rss *r)
 		snprintf(path, sizeof(path), "/proc/%.32s/status", d->d_name);
 		if (read_fields(root, path, f, 2, 1024, NULL))
 			continue;
-		r->file_sum += file;
 		r->shmem_sum += shmem;
 		if (file > r->file_max)
 			r->file_max = file;
@@ -207,8 +206,6 @@ static uint64_t mapped_files(const char *root, uint64_t mapped, uint64_t shmem, 
 	m = minus(mapped, less(shmem, r.shmem_sum));
 	if (m < r.file_max)
 		m = r.file_max;
-	if (r.file_sum && m > r.file_sum)
-		m = r.file_sum;
 	return less(less(m, mapped), files);
 }
 

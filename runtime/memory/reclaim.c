@@ -20,6 +20,7 @@
 #include "memory/cache.h"
 
 #define WINDOW		((uint64_t)256 << 20) /* dropped or asked for before MemFree is looked at again */
+#define NOISE		((uint64_t)256 << 20)
 #define MAX_FILES	65536
 #define REGIONS_AT_ONCE 64
 #define MAX_REGIONS	65536
@@ -91,9 +92,15 @@ uint64_t room_used(const struct mem_now *now)
 
 uint64_t room_hold_left(const struct room_hold *h, const struct mem_now *now)
 {
-	uint64_t used = room_used(now), taken = used > h->used ? used - h->used : 0;
+	uint64_t slack = h->bytes / 8 < NOISE ? h->bytes / 8 : NOISE, used = room_used(now), taken;
 
+	taken = used > h->used + slack ? used - h->used - slack : 0;
 	return h->bytes > taken ? h->bytes - taken : 0;
+}
+
+uint64_t room_margin(uint64_t bytes)
+{
+	return bytes ? bytes / 64 + ((uint64_t)16 << 20) : 0;
 }
 
 /* ---- (1) registered files ----------------------------------------------------------------------------- */

@@ -84,8 +84,13 @@ struct room_hold {
 	uint64_t used; /* room_used() when the room was made */
 };
 uint64_t room_used(const struct mem_now *now);
-/* What of it still has to be free. */
+/*
+ * What of it still has to be free. The kernel's own growth (slab, page tables) is not taken for his:
+ * the first eighth that is taken, 256 MiB at most, does not count.
+ */
 uint64_t room_hold_left(const struct room_hold *h, const struct mem_now *now);
+/* How much more than `bytes` is made free, so that it is still there a moment later. */
+uint64_t room_margin(uint64_t bytes);
 
 /*
  * The module's control file. -ENOENT: not loaded; -EACCES: the message names the group; -ENOTTY: a

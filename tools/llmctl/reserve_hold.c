@@ -71,6 +71,9 @@ static int make(struct hold *h, struct told *t, struct mem_now *n, struct err *e
 {
 	struct room_goal goal = {.free = h->room.bytes};
 
+	if (room_reached(&goal, n))
+		return 0;
+	goal.free += room_margin(goal.free);
 	return room_make(&h->o->means, &goal, tell, t, n, e);
 }
 
@@ -130,10 +133,13 @@ void hold_tick(struct hold *h)
 	}
 	if (h->policyd >= 0 || mem_now_read(&n, h->o->means.root, h->o->means.page, NULL))
 		return;
-	goal = (struct room_goal){.free = room_hold_left(&h->room, &n)};
+	goal.blocks = 0;
+	goal.free = room_hold_left(&h->room, &n);
+	goal.free += room_margin(goal.free) / 2;
 	if (!room_reached(&goal, &n)) {
 		struct room_means m = h->o->means;
 
+		goal.free += room_margin(goal.free) / 2;
 		/* One tick must not keep signals and output waiting. */
 		m.deadline_ns = ctl_now_ns() + 2ull * RESERVE_TICK_MS * 1000000;
 		room_make(&m, &goal, NULL, NULL, &n, NULL);

@@ -47,7 +47,7 @@ struct command {
 	struct stream out, err;
 	int notify; /* read end of READY_FD */
 	int signals; /* signalfd */
-	bool is_ready;
+	bool is_ready, said;
 	uint64_t start_ns, checked_ns;
 };
 
@@ -309,9 +309,19 @@ static void notified(struct command *c)
 	c->notify = -1;
 }
 
+static void ready(struct command *c, struct hold *h)
+{
+	if (!c->is_ready || c->said)
+		return;
+	c->said = true;
+	if (!h->o->quiet)
+		fprintf(stderr, "[ready after %.1f s]\n",
+			(double)(ctl_now_ns() - c->start_ns) / 1e9);
+	hold_end(h);
+}
+
 static int attend(struct command *c, struct hold *h)
 {
-	bool said = false;
 	int status = 0;
 
 	for (;;) {
@@ -330,19 +340,14 @@ static int attend(struct command *c, struct hold *h)
 		if (signals(c, &status))
 			break;
 		look(c);
-		if (c->is_ready && !said) {
-			said = true;
-			if (!h->o->quiet)
-				fprintf(stderr, "[ready after %.1f s]\n",
-					(double)(ctl_now_ns() - c->start_ns) / 1e9);
-			hold_end(h);
-		}
+		ready(c, h);
 		hold_tick(h);
 	}
 	while (c->out.from >= 0 && poll(&(struct pollfd){c->out.from, POLLIN, 0}, 1, 0) > 0)
 		pass_on(c, &c->out);
 	while (c->err.from >= 0 && poll(&(struct pollfd){c->err.from, POLLIN, 0}, 1, 0) > 0)
 		pass_on(c, &c->err);
+	ready(c, h);
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 

@@ -189,6 +189,7 @@ int act_room(struct policyd *p, uint64_t bytes, const char *why, struct err *e)
 		return -EIO;
 	if (room_reached(&goal, &p->now))
 		return 0;
+	goal.free += room_margin(goal.free);
 	if (p->config.mode < MODE_FILES)
 		return err_set(e, -EPERM,
 			       "no room is made in mode %s: mode = files, fs, auto or global "

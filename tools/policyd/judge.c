@@ -5,10 +5,13 @@
 bool judge_look(struct judge *j, const struct config *c, uint64_t held, const struct mem_now *now,
 		uint64_t now_ns, struct room_goal *goal)
 {
-	/* A floor can be raised by holders beyond what the machine has; a goal cannot. */
-	struct room_goal floor = {.free = c->free > held ? c->free : held, .blocks = c->blocks};
+	struct room_goal floor = {.free = c->free, .blocks = c->blocks};
+	uint64_t margin = room_margin(held);
 	bool below;
 
+	if (floor.free < held + margin / 2)
+		floor.free = held + margin / 2;
+	/* Holders can want more than the machine has. */
 	if (floor.free > now->total)
 		floor.free = now->total;
 	below = !room_reached(&floor, now);
@@ -23,7 +26,7 @@ bool judge_look(struct judge *j, const struct config *c, uint64_t held, const st
 		j->put_off++;
 		return false;
 	}
-	goal->free = floor.free + (uint64_t)((double)c->free * c->hysteresis);
+	goal->free = floor.free + (uint64_t)((double)c->free * c->hysteresis) + margin / 2;
 	goal->blocks = floor.blocks + (uint64_t)((double)c->blocks * c->hysteresis);
 	return true;
 }

@@ -22,6 +22,8 @@
 #include "memory/policy.h"
 #include "policyd.h"
 
+#define HELD_NS 250000000u /* between two looks while room is held */
+
 static const char usage_text[] =
 	"usage: llmdev-policyd [--config PATH] [--socket PATH] [--root DIR]\n"
 	"       llmdev-policyd --check [--config PATH]\n"
@@ -207,6 +209,9 @@ static void loop(struct policyd *p)
 		if (!p->stop && (soon || now >= next)) {
 			act_tick(p);
 			next = policyd_clock() + (uint64_t)(p->config.interval * 1e9);
+			/* Somebody waits for what is held: page cache must not fill it for long. */
+			if (act_held(p) && next > policyd_clock() + HELD_NS)
+				next = policyd_clock() + HELD_NS;
 		}
 	}
 }
