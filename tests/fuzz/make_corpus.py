@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes the seeds of fuzz_gguf, fuzz_safetensors and fuzz_grammar: small inputs that use every part."""
+"""Writes the seeds of fuzz_gguf, fuzz_safetensors, fuzz_grammar and fuzz_region_index: small inputs that
+use every part."""
 import json
 import os
 import struct
@@ -71,8 +72,27 @@ def grammars():
         save("fuzz_grammar", f"tools-{kind}", bytes([kind | 64]) + json.dumps(tools).encode())
 
 
+def region_index(tensors):
+    """A region of weights as runtime/weights/region_index.h has it; its sums are the target's business."""
+    strings = b"model\0/models/model\0"
+    at = 152 + 80 * len(tensors)
+    entries, offset = b"", 0
+    for name, size in tensors:
+        entries += struct.pack("<2Q3q3Q4I", offset, size, 1, 1, size // 4, size, size, 7, 1, 0,
+                               at + len(strings), 0)
+        strings += name + b"\0"
+        offset += size
+    end = at + len(strings)
+    data_at = (end + 4095) // 4096 * 4096
+    head = struct.pack("<16s2I9Qq2I16s16sQ", b"llmdev weights\n", 1, len(tensors), 152, at, end, data_at,
+                       offset, 1, 2, 3, 4, 5, at, at + 6, b"cpu", b"avx512", 0)
+    return (head + entries + strings).ljust(data_at, b"\0") + bytes(offset)
+
+
 def main():
     grammars()
+    save("fuzz_region_index", "two", region_index([(b"a.weight", 64), (b"b", 256)]))
+    save("fuzz_region_index", "none", region_index([]))
     save("fuzz_safetensors", "empty", safetensors([]))
     save("fuzz_safetensors", "tensors", safetensors(
         [("a.weight", "BF16", [2, 3], 12), ("b", "F32", [], 4), ("none", "I64", [0], 0),
