@@ -159,7 +159,9 @@ static void handover_due(struct work_struct *work)
 
 	llm_lock(dev);
 	be = dev->backend;
-	if (be && be->quiesce_ns && be->quiesce_ns <= ktime_get_ns()) {
+	if (be && be->quiesce_ns > ktime_get_ns()) { /* jiffies were behind when it was armed */
+		arm(dev, &dev->handover, jiffies_until(be->quiesce_ns));
+	} else if (be && be->quiesce_ns) {
 		pr_notice("llm: llm%u: backend (pid %d): did not let go in time\n", dev->number, be->pid);
 		llm_device_orphan(dev);
 	}

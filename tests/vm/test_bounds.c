@@ -290,10 +290,11 @@ static void test_hangup(void)
 	struct backend be;
 	struct pollfd p = {.events = POLLIN};
 
-	create(&be, "hangup"); /* recovery 2000 ms */
+	create(&be, "hangup");
+	set_recovery(&be, 1000);
 	p.fd = open_events(be.node, O_NONBLOCK);
 	close(be.fd);
-	check(poll(&p, 1, 8000) == 1 && p.revents == POLLHUP, "who polls hears that no backend comes back");
+	check(poll(&p, 1, 60000) == 1 && p.revents == POLLHUP, "who polls hears that no backend comes back");
 	close(p.fd);
 	destroy("hangup");
 }

@@ -97,6 +97,7 @@ static void test_end(struct backend *be, struct llmdev *d)
 	uint64_t id;
 
 	check(!llmdev_submit_text(d, "hello", 5, NULL, &id), "a last request");
+	set_recovery(be, 1000);
 	close(be->fd);
 	check(next(d, LLMDEV_ERROR, NULL) && ev.error == EPIPE, "no backend comes back: EPIPE");
 	check(llmdev_submit_text(d, "hello", 5, NULL, &id) == -EPIPE &&

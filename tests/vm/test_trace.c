@@ -312,7 +312,7 @@ static void test_ends(void)
 	queued = c.request_id = (uint64_t)submit(fd, "q");
 	ioctl(fd, LLM_IOC_CANCEL, &c);
 	read(fd, &ev, sizeof(ev));
-	s.deadline_ns = now_ns() + 300000000;
+	s.deadline_ns = now_ns() + 1000000000;
 	ioctl(fd, LLM_IOC_SUBMIT, &s);
 	late = s.request_id;
 	message(be.fd, &m, LLM_MSG_SUBMIT);

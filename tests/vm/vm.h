@@ -152,7 +152,7 @@ struct backend {
 __attribute__((unused)) static struct llm_device_create creation(const char *name)
 {
 	struct llm_device_create c = {
-		.size = sizeof(c), .fingerprint = FINGERPRINT, .context = 4096, .recovery_ms = 2000};
+		.size = sizeof(c), .fingerprint = FINGERPRINT, .context = 4096, .recovery_ms = 600000};
 
 	strncpy((char *)c.name, name, sizeof(c.name) - 1);
 	strcpy((char *)c.model, "a model");
@@ -184,6 +184,20 @@ __attribute__((unused)) static int attach(struct backend *b, const char *name, u
 		snprintf(b->node, sizeof(b->node), "/dev/llm%u", a.device_id);
 	}
 	return rc;
+}
+
+/* Otherwise clients wait for ten minutes, so that a slow machine changes nothing. */
+__attribute__((unused)) static void set_recovery(const struct backend *be, unsigned int ms)
+{
+	char path[64], text[16];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/class/misc/%s/recovery_ms", be->node + strlen("/dev/"));
+	snprintf(text, sizeof(text), "%u", ms);
+	fd = open(path, O_WRONLY);
+	if (write(fd, text, strlen(text)) < 0)
+		abort();
+	close(fd);
 }
 
 __attribute__((unused)) static int destroy(const char *name)
