@@ -19,7 +19,8 @@
 #include "llm.h"
 #include "memory/cache.h"
 
-#define WINDOW		((uint64_t)256 << 20) /* dropped or asked for before MemFree is looked at again */
+#define PIECE		((uint64_t)64 << 20) /* dropped before MemFree is looked at again */
+#define WINDOW		((uint64_t)256 << 20) /* asked of the kernel at once */
 #define NOISE		((uint64_t)256 << 20)
 #define MAX_FILES	65536
 #define REGIONS_AT_ONCE 64
@@ -156,7 +157,7 @@ static int older_first(const void *a, const void *b)
 static bool drop_until_enough(struct room *r, int fd, uint64_t size)
 {
 	while (size) {
-		uint64_t at = (size - 1) / WINDOW * WINDOW;
+		uint64_t at = (size - 1) / PIECE * PIECE;
 
 		posix_fadvise(fd, (off_t)at, (off_t)(size - at), POSIX_FADV_DONTNEED);
 		size = at;

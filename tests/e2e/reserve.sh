@@ -65,9 +65,10 @@ check "--ready http:PORT/PATH: 200, not 503" says 0 "ready after" 1M --ready "ht
 check "another path: not" bash -c "! '$llmctl' reserve 1M --ready http:$port/ -- sleep 1.5 2>&1 | grep -q ready"
 
 forwards() { # forwards SIGNAL: to the command, and its status back
+	local up=$tmp/up.$1 pid
 	# What a shell starts in the background ignores SIGINT, and so would the command.
-	env --default-signal=INT "$llmctl" reserve 1M -- sh -c "trap 'exit 9' $1; echo up; while :; do sleep 0.1; done" >"$tmp/out" 2>"$tmp/err" & local pid=$!
-	wait_for grep -q up "$tmp/out" || { kill -9 $pid; return 1; }
+	env --default-signal=INT "$llmctl" reserve 1M -- sh -c "trap 'exit 9' $1; : >'$up'; while :; do sleep 0.1; done" 2>"$tmp/err" & pid=$!
+	wait_for [ -e "$up" ] || { kill -9 $pid; return 1; }
 	kill -"$1" $pid; wait $pid; [ $? = 9 ]
 }
 for s in TERM HUP USR1 INT; do check "SIG$s is passed on" forwards $s; done

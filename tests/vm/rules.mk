@@ -24,4 +24,6 @@ demo-vm: $(O)/llmdevd $(O)/llmctl ## a shell in a VM with the built-in model beh
 
 # `make check` also boots two with the real llmdevd in them: tests/vm/daemon.sh, tests/vm/restart.sh.
 
-CHECK_RUN += tests/vm/check-daemon tests/vm/check-restart tests/vm/check-6.1 tests/vm/check-6.12 tests/vm/check-6.1-arm64 tests/vm/check-numa tests/vm/check-debug
+# And one with llmdev-policyd and llmctl: tests/vm/policy.sh.
+
+CHECK_RUN += tests/vm/check-daemon tests/vm/check-policy tests/vm/check-restart tests/vm/check-6.1 tests/vm/check-6.12 tests/vm/check-6.1-arm64 tests/vm/check-numa tests/vm/check-debug
