@@ -782,8 +782,8 @@ static inline u64 llm_message_max(u64 payload, u64 ids)
  * @size: of its structure here
  * @min_size: of its first version
  * @run: returns 0 or -errno
- * @in_only: the structure is only read; else it is written back to @user, and where that cannot be
- *	done the command is not run
+ * @in_only: nothing is written back to @user but what @run writes itself, before it hands out a file;
+ *	else the structure is, and where that cannot be done the command is not run
  */
 struct llm_command {
 	unsigned int cmd;

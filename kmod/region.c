@@ -259,20 +259,23 @@ static bool memory_is_short(void)
 	return available() < (long)min(totalram_pages() / 64, (unsigned long)SZ_256M >> PAGE_SHIFT);
 }
 
-/*
- * Said at once what can be known at once: nobody loses page cache for a region that cannot be. The
- * reserve is there for such as this.
- */
+/* Said at once what can be known at once: nobody loses page cache for a region that cannot be. */
 static bool never_fits(const struct llm_region *r)
 {
 	u64 pages = r->bytes >> PAGE_SHIFT;
 
-	if (pages > totalram_pages())
-		return true;
 	if (r->node >= 0 && pages > NODE_DATA(r->node)->node_present_pages)
 		return true;
-	llm_reserve_give_back(r->bytes);
-	return (long)pages > available();
+	return pages > totalram_pages() || (long)pages > available();
+}
+
+/* The reserve is there for such as this: blocks that are not free otherwise. */
+static void use_reserve(const struct llm_region *r)
+{
+	u64 have = llm_free_blocks(r->node) * LLM_BLOCK_BYTES;
+
+	if (r->bytes > have)
+		llm_reserve_give_back(r->bytes - have);
 }
 
 /*
@@ -841,8 +844,10 @@ static long do_create(struct file *control, void *arg, void __user *user)
 	if (IS_ERR(r))
 		return PTR_ERR(r);
 	rc = never_fits(r) ? -ENOMEM : make_inner(r);
-	if (!rc)
-		rc = allocate_all(r);
+	if (rc)
+		goto out;
+	use_reserve(r);
+	rc = allocate_all(r);
 	if (rc)
 		goto out;
 	rc = fd = get_unused_fd_flags(O_CLOEXEC);
@@ -996,13 +1001,13 @@ static long do_list(struct file *control, void *arg, void __user *user)
 
 static const struct llm_command control_commands[] = {
 	{LLM_IOC_REGION_CREATE, sizeof(struct llm_region_create), sizeof(struct llm_region_create),
-	 do_create},
+	 do_create, true},
 	{LLM_IOC_REGION_OPEN, sizeof(struct llm_region_open), sizeof(struct llm_region_open),
-	 do_open},
+	 do_open, true},
 	{LLM_IOC_REGION_LIST, sizeof(struct llm_region_list), sizeof(struct llm_region_list),
 	 do_list},
 	{LLM_IOC_REGION_DESTROY, sizeof(struct llm_region_name), sizeof(struct llm_region_name),
-	 do_destroy},
+	 do_destroy, true},
 };
 
 long llm_region_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
