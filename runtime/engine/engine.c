@@ -348,6 +348,15 @@ void engine_close(struct engine *en)
 	free(en);
 }
 
+void engine_forget_weights(struct engine *en)
+{
+	struct placement *p = &en->model->weights;
+	struct region_fact f;
+
+	if (p->in_region && !region_find(&p->store, p->region.name, &f, NULL) && f.users <= 1)
+		region_destroy(&p->store, p->region.name, NULL);
+}
+
 const struct engine_info *engine_info(const struct engine *en)
 {
 	return &en->info;

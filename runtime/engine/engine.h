@@ -67,6 +67,8 @@ struct engine_opts {
 
 int engine_open(struct engine **out, const struct engine_opts *o, struct err *e);
 void engine_close(struct engine *en);
+/* Weights in a region that nobody else uses shall go with this engine. */
+void engine_forget_weights(struct engine *en);
 
 /*
  * Only loads the weights into a region (o->weights: WEIGHTS_REGION), where the next engine_open() with

@@ -512,7 +512,8 @@ static enum life take_signal(struct server *sv, const struct signalfd_siginfo *s
 	return STOPPING;
 }
 
-static int serve(struct server *sv, int sigfd, double drain_s)
+/* *replaced: another daemon has taken the place. */
+static int serve(struct server *sv, int sigfd, double drain_s, bool *replaced)
 {
 	enum life life = SERVING;
 	struct signalfd_siginfo si;
@@ -538,6 +539,7 @@ static int serve(struct server *sv, int sigfd, double drain_s)
 		life = take_signal(sv, &si, life, drain_s);
 	}
 	log_line(NULL, "stopped");
+	*replaced = life == LEAVING;
 	return 0;
 }
 
@@ -550,7 +552,7 @@ int main(int argc, char **argv)
 	char line[512];
 	struct err e;
 	struct loading l = {0};
-	bool kept = false;
+	bool kept = false, replaced = false;
 	int rc, sigfd;
 
 	rc = parse_options(&o, argc, argv);
@@ -592,9 +594,11 @@ int main(int argc, char **argv)
 		}
 		snprintf(line, sizeof(line), "READY=1\nSTATUS=serving %s", info->model);
 		notify_manager(line);
-		rc = serve(sv, sigfd, o.drain_s);
+		rc = serve(sv, sigfd, o.drain_s, &replaced);
 	}
-	if (kept)
+	if (replaced)
+		engine_forget_weights(en);
+	else if (kept)
 		log_line(NULL, "the weights stay in memory for the next start: llmctl model list, "
 			       "llmctl model unload");
 	server_close(sv);

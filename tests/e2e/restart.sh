@@ -28,6 +28,16 @@ log_has() { grep -q "$1" "$tmp/log"; }
 row() { "$ctl" model list 2>/dev/null | awk -v c="$1" 'NR == 2 { print $c }'; }
 users() { "$ctl" region list --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["users"])'; }
 
+# to FILE COMMAND...: its results there, without the lines of check
+to() { "${@:2}" >"$1" 2>"$tmp/err"; }
+# A daemon that swap has started is not our child.
+pid_at() {
+	python3 -c 'import socket, struct, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.connect(sys.argv[1])
+print(struct.unpack("3i", s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])' "$1"
+}
+
 # ---- nothing yet
 check "region list: nothing, no error" "$ctl" region list 2>/dev/null
 check "model list --json: an empty list" [ "$("$ctl" model list --json)" = "[]" ]
@@ -56,7 +66,11 @@ check "killed: the weights stay" [ "$("$ctl" model list --json | python3 -c 'imp
 start_daemon --weights region
 warm=$(bytes_read)
 check "the next one finds them" log_has "found in region weights:.*: nothing to read"
-check "it has read $warm bytes, cold $cold: the weights are $weights" [ $((cold - warm)) -gt $((weights * 9 / 10)) ]
+if [ "$cold" -gt "$weights" ]; then
+	check "it has read $warm bytes, cold $cold: the weights are $weights" [ $((cold - warm)) -gt $((weights * 9 / 10)) ]
+else
+	skip "what is read of $tmp is counted nowhere (tmpfs, io_uring)"
+fi
 ask "$q" >"$tmp/got"
 check "the same answer" cmp "$tmp/want" "$tmp/got"
 stop_daemon 9
@@ -84,7 +98,7 @@ check "and one again when it is killed" wait_for 20 one_user
 
 # ---- what stays can be let go of, also while it is used
 name=$("$ctl" region list --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["name"])')
-check "region info --verify" "$ctl" region info "$name" --verify >"$tmp/info"
+check "region info --verify" to "$tmp/info" "$ctl" region info "$name" --verify
 check "says what it is" grep -q "^sum  *right" "$tmp/info"
 check "model unload by path, while it is used" "$ctl" model unload "$model" 2>"$tmp/err"
 check "says so" grep -q "still used" "$tmp/err"
@@ -94,10 +108,28 @@ stop_daemon TERM
 check "SIGTERM: says that they stay" log_has "the weights stay in memory"
 check "nothing is there" [ "$("$ctl" model list --json)" = "[]" ]
 
+# ---- replaced by another daemon
+: >"$tmp/log"
+start_daemon --weights region
+check "swap: the same model in a new daemon" to "$tmp/out" "$ctl" swap "$socket" "$model"
+gone() { ! kill -0 "$daemon" 2>/dev/null; }
+check "the old one ends" wait_for 60 gone
+wait "$daemon" 2>/dev/null
+check "its weights are the new one's" [ "$("$ctl" region list --json | grep -c '"name"')" = 1 ]
+daemon=$(pid_at "$socket")
+cp -r "$model" "$tmp/other"
+check "swap: another model" to "$tmp/out" "$ctl" swap "$socket" "$tmp/other"
+one() { "$ctl" region list --json | grep '"name"' >"$tmp/names"; [ "$(wc -l <"$tmp/names")" = 1 ] && grep -q weights:other "$tmp/names"; }
+check "the old one's weights go with it" wait_for 60 one
+daemon=$(pid_at "$socket")
+kill -9 "$daemon"
+daemon=
+"$ctl" model unload --all 2>/dev/null
+
 # ---- without a daemon
-check "model load" "$ctl" model load "$model" --threads 1 >"$tmp/name" 2>/dev/null
-check "prints the region's name" grep -q "^weights:" "$tmp/name"
-check "once more: it is there" "$ctl" model load "$model" --threads 1 2>"$tmp/err" >/dev/null
+check "model load" to "$tmp/name" "$ctl" model load "$model" --threads 1
+check "prints the region's name and nothing else" [ "$(grep -c "^weights:" "$tmp/name") $(wc -l <"$tmp/name")" = "1 1" ]
+check "once more: it is there" to /dev/null "$ctl" model load "$model" --threads 1
 check "and says so" grep -q "nothing to read" "$tmp/err"
 check "model list has it" [ "$(row 1)" = model ]
 : >"$tmp/log"
