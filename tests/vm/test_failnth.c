@@ -264,8 +264,8 @@ int main(void)
 		printf("ok 1 # SKIP this kernel has no fault injection\n1..1\n");
 		return 0;
 	}
-	sweep("text", chain_text, 0);
-	sweep("events", chain_events, 3); /* they begin alike */
-	sweep("looks", chain_looks, 3);
+	sweep("text", chain_text);
+	sweep_after(3, "events", chain_events); /* they begin alike */
+	sweep_after(3, "looks", chain_looks);
 	return done();
 }
