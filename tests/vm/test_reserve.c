@@ -22,8 +22,9 @@ static void test_take(void)
 	check(b.reserve_held == 32 * BLOCK && b.reserve_target == 32 * BLOCK, "and said to be");
 	check(a.free - b.free > 60 * MB && a.free - b.free < 80 * MB,
 	      "MemFree is less by them: %u MB", mb(a.free - b.free));
-	check(a.available - b.available < 16 * MB || b.available > a.available,
-	      "MemAvailable is not");
+	/* The kernel leaves out half of what is reclaimable, a low watermark at most. */
+	check(a.available < b.available + 40 * MB, "MemAvailable hardly: %u -> %u MB",
+	      mb(a.available), mb(b.available));
 	check((vmstat("nr_kernel_misc_reclaimable") - misc) * page == 32 * BLOCK,
 	      "counted as reclaimable");
 	check(!told(ctl, 0), "taking is no event");
@@ -63,14 +64,37 @@ static void test_kept(void)
 
 /* ---- who needs it gets it --------------------------------------------------------------------------------- */
 
+/* Allocates until the reserve has given half of what it holds; false: it was killed before. */
+static bool allocate_in_a_loop(uint64_t held)
+{
+	int state;
+	pid_t pid = fork();
+
+	if (!pid) {
+		int fd = control();
+
+		while (status_of(fd).reserve_held > held / 2) {
+			char *m = mmap(NULL, MB, PROT_READ | PROT_WRITE,
+				       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+			if (m == MAP_FAILED)
+				_exit(1);
+			memset(m, 1, MB);
+		}
+		_exit(0);
+	}
+	return waitpid(pid, &state, 0) == pid && WIFEXITED(state) && !WEXITSTATUS(state);
+}
+
 /*
- * Each round holds half of what is free and lets a process touch the rest and most of that. Most of
- * memory is with somebody else meanwhile, so that a round is short.
+ * Each round holds half of what is free. Most of memory is with somebody else meanwhile, so that a round
+ * is short.
  */
 static void test_given(int rounds)
 {
 	int good = 0, state, filler_ready = -1, filler_state;
-	uint64_t kills = vmstat("oom_kill"), rest = 96 * MB, available = status().available;
+	uint64_t kills = vmstat("oom_kill"), available = status().available;
+	uint64_t rest = 64 * MB + 4 * untouchable();
 	pid_t filler = hog(available > rest ? available - rest : 0, &filler_ready);
 	pid_t bystander = fork();
 	struct llm_mem_status a, b;
@@ -80,30 +104,25 @@ static void test_given(int rounds)
 		pause();
 		_exit(0);
 	}
-	check(read(filler_ready, &c, 1) == 1, "%u MB are left", mb(status().available));
+	check(read(filler_ready, &c, 1) == 1, "somebody has nearly all memory");
 	for (int i = 0; i < rounds; i++) {
-		uint64_t half = status().free / 2 / BLOCK * BLOCK;
-		int ready = -1;
-		pid_t pid;
-		bool ok;
+		int64_t held = reserve(status().free / 2 / BLOCK * BLOCK);
+		bool alive, event;
 
-		reserve(half);
 		a = status();
-		pid = hog(a.free + a.reserve_held - 16 * MB, &ready);
-		ok = hog_done(pid, ready);
+		alive = allocate_in_a_loop((uint64_t)held);
+		event = told(ctl, 0);
 		b = status();
-		ok = ok && a.reserve_held > 8 * BLOCK && b.reserve_held < a.reserve_held &&
-		     b.released_shrinker + b.released_oom > a.released_shrinker + a.released_oom &&
-		     b.events > a.events && b.pressure & LLM_PRESSURE_RELEASE && !told(ctl, 0);
-		good += ok;
-		if (!ok || i == rounds - 1)
-			printf("# round %d: held %u -> %u MB, free %u -> %u, shrinker %u, oom %u\n",
-			       i, mb(a.reserve_held), mb(b.reserve_held), mb(a.free), mb(b.free),
-			       mb(b.released_shrinker - a.released_shrinker),
-			       mb(b.released_oom - a.released_oom));
+		if (alive && event && held > (int64_t)(4 * BLOCK) &&
+		    b.pressure & LLM_PRESSURE_RELEASE &&
+		    b.released_shrinker + b.released_oom > a.released_shrinker + a.released_oom)
+			good++;
+		else
+			printf("# round %d: alive %d, event %d, held %u -> %u MB, free %u\n", i,
+			       alive, event, mb(a.reserve_held), mb(b.reserve_held), mb(a.free));
 	}
-	check(good == rounds,
-	      "a process allocates more than is free, %d times: it is given the reserve", rounds);
+	check(good == rounds, "a process allocates in a loop, %d times: it is given the reserve",
+	      rounds);
 	b = status();
 	printf("# given to reclaim %u MB, before a kill %u MB\n", mb(b.released_shrinker),
 	       mb(b.released_oom));
