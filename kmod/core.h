@@ -782,14 +782,15 @@ static inline u64 llm_message_max(u64 payload, u64 ids)
  * @size: of its structure here
  * @min_size: of its first version
  * @run: returns 0 or -errno
- * @in_only: nothing is written back to @user but what @run writes itself, before it hands out a file;
- *	else the structure is, and where that cannot be done the command is not run
+ * @in_only: the structure is only read; else it is written back to @user, and where that cannot be
+ *	done the command is not run
+ * @hands_out: @run writes it back itself, before it hands out a file
  */
 struct llm_command {
 	unsigned int cmd;
 	u32 size, min_size;
 	long (*run)(struct file *file, void *arg, void __user *user);
-	bool in_only;
+	bool in_only, hands_out;
 };
 
 /**

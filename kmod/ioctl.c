@@ -43,7 +43,7 @@ long llm_ioctl(struct file *file, unsigned int cmd, unsigned long arg,
 	if (copy_to_user(user + sizeof(u32), buf + sizeof(u32), size))
 		return -EFAULT;
 	rc = c->run(file, buf, user);
-	if (!rc && copy_to_user(user + sizeof(u32), buf + sizeof(u32), size))
+	if (!rc && !c->hands_out && copy_to_user(user + sizeof(u32), buf + sizeof(u32), size))
 		rc = -EFAULT;
 	return rc;
 }

@@ -265,9 +265,9 @@ static long do_query(struct file *control, void *arg, void __user *user)
 static const struct llm_command commands[] = {
 	{LLM_IOC_QUERY, sizeof(struct llm_query), 8, do_query},
 	{LLM_IOC_DEVICE_CREATE, sizeof(struct llm_device_create), sizeof(struct llm_device_create),
-	 do_create, true},
+	 do_create, .hands_out = true},
 	{LLM_IOC_DEVICE_ATTACH, sizeof(struct llm_device_attach), sizeof(struct llm_device_attach),
-	 do_attach, true},
+	 do_attach, .hands_out = true},
 	{LLM_IOC_DEVICE_DESTROY, sizeof(struct llm_device_name), sizeof(struct llm_device_name),
 	 do_destroy, true},
 	{LLM_IOC_DEVICE_QUIESCE, sizeof(struct llm_device_name), sizeof(struct llm_device_name),

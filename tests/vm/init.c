@@ -264,6 +264,8 @@ int main(void)
 	if (arg)
 		seconds = atoi(arg + 8);
 	demo = strstr(line_of("/proc/cmdline"), " demo") != NULL;
+	if (!demo)
+		printf("-- init\n");
 	load_others();
 	if (load(""))
 		complain("loading the module");
