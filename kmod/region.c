@@ -269,15 +269,6 @@ static bool never_fits(const struct llm_region *r)
 	return pages > totalram_pages() || (long)pages > available();
 }
 
-/* The reserve is there for such as this: blocks that are not free otherwise. */
-static void use_reserve(const struct llm_region *r)
-{
-	u64 have = llm_free_blocks(r->node) * LLM_BLOCK_BYTES;
-
-	if (r->bytes > have)
-		llm_reserve_give_back(r->bytes - have);
-}
-
 /*
  * Without a mapping shmem's huge allocations neither reclaim nor compact. This does, and gives the
  * block back for shmem to take: in halves, which go to the free lists and become one block there. As
@@ -400,8 +391,8 @@ static int make_inner(struct llm_region *r)
 		return PTR_ERR(mnt);
 	snprintf(name, sizeof(name), "llm-region:%s", r->name);
 	inner = llm_shmem_file(mnt, name, r->bytes);
-	if (IS_ERR(inner))
-		return PTR_ERR(inner);
+	if (IS_ERR(inner)) /* ENOSPC: no memory for its inode; it has no limit of its own */
+		return PTR_ERR(inner) == -ENOSPC ? -ENOMEM : PTR_ERR(inner);
 	inode = file_inode(inner);
 	/* Nobody else knows it yet. */
 	inode->i_fop = &region_fops;
@@ -846,7 +837,7 @@ static long do_create(struct file *control, void *arg, void __user *user)
 	rc = never_fits(r) ? -ENOMEM : make_inner(r);
 	if (rc)
 		goto out;
-	use_reserve(r);
+	llm_reserve_give_back(r->bytes); /* what is missing of it */
 	rc = allocate_all(r);
 	if (rc)
 		goto out;
@@ -1001,9 +992,9 @@ static long do_list(struct file *control, void *arg, void __user *user)
 
 static const struct llm_command control_commands[] = {
 	{LLM_IOC_REGION_CREATE, sizeof(struct llm_region_create), sizeof(struct llm_region_create),
-	 do_create, true},
+	 do_create, .hands_out = true},
 	{LLM_IOC_REGION_OPEN, sizeof(struct llm_region_open), sizeof(struct llm_region_open),
-	 do_open, true},
+	 do_open, .hands_out = true},
 	{LLM_IOC_REGION_LIST, sizeof(struct llm_region_list), sizeof(struct llm_region_list),
 	 do_list},
 	{LLM_IOC_REGION_DESTROY, sizeof(struct llm_region_name), sizeof(struct llm_region_name),
