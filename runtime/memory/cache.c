@@ -25,7 +25,7 @@ struct cachestat_ {
 	uint64_t cache, dirty, writeback, evicted, recently_evicted;
 };
 
-/* ---- one file ---------------------------------------------------------------------------------------- */
+/* ---- one file -------------------------------------------------------------------------------- */
 
 /* mincore() says "all there" of files that one may not ask about (mm/mincore.c, can_do_mincore). */
 static bool may_ask(int fd, const struct stat *st)
@@ -62,6 +62,23 @@ static int ask_mincore(int fd, uint64_t size, uint64_t page, uint64_t *cached)
 	}
 	free(in);
 	return rc;
+}
+
+int cache_open(int dir, const char *path, struct stat *st)
+{
+	int there = openat(dir, path, O_PATH | O_CLOEXEC), fd = -EINVAL;
+	char link[32];
+
+	if (there < 0)
+		return -errno;
+	if (!fstat(there, st) && S_ISREG(st->st_mode)) {
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", there);
+		fd = open(link, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			fd = -errno;
+	}
+	close(there);
+	return fd;
 }
 
 int cache_status(int fd, const char *name, struct cache_status *s, struct err *e)
@@ -116,7 +133,7 @@ int cache_drop(int fd, const char *name, bool sync, struct cache_status *before,
 	return 0;
 }
 
-/* ---- many files -------------------------------------------------------------------------------------- */
+/* ---- many files ------------------------------------------------------------------------------ */
 
 struct walk {
 	cache_visit visit;
@@ -132,14 +149,14 @@ static int walk_dir(struct walk *k, int dir, size_t len, int depth);
 /* k->path names it; `dir` and `name` say it to the kernel. Takes no descriptor. */
 static int walk_file(struct walk *k, int dir, const char *name)
 {
-	int fd = openat(dir, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), rc = 0;
 	struct stat st;
+	int fd = cache_open(dir, name, &st), rc = 0;
 
 	if (fd < 0) {
 		k->w->unreadable++;
 		return 0;
 	}
-	if (!fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_size > 0) {
+	if (st.st_size > 0) {
 		k->w->files++;
 		rc = k->visit(k->ctx, fd, k->path, &st);
 		if (k->max && k->w->files >= k->max)
@@ -205,7 +222,7 @@ int cache_walk(const char *path, uint64_t max, cache_visit visit, void *ctx, str
 	struct walk k = {.visit = visit, .ctx = ctx, .w = w, .max = max};
 	struct stat st;
 	size_t len;
-	int fd, rc;
+	int fd = -1, rc;
 
 	*w = (struct cache_walk){0};
 	len = (size_t)snprintf(k.path, sizeof(k.path), "%s", path);
@@ -216,7 +233,10 @@ int cache_walk(const char *path, uint64_t max, cache_visit visit, void *ctx, str
 	k.dev = st.st_dev;
 	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
 		return err_set(e, -EINVAL, "%s: neither a file nor a folder", path);
-	fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	fd = S_ISREG(st.st_mode) ? cache_open(AT_FDCWD, path, &st)
+				 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && S_ISREG(st.st_mode))
+		errno = -fd;
 	if (fd < 0)
 		return err_set(e, -errno, "%s: %s: it has to be readable", path, strerror(errno));
 	if (S_ISREG(st.st_mode)) {
@@ -233,7 +253,7 @@ int cache_walk(const char *path, uint64_t max, cache_visit visit, void *ctx, str
 	return 0;
 }
 
-/* ---- everything -------------------------------------------------------------------------------------- */
+/* ---- everything ------------------------------------------------------------------------------ */
 
 int cache_drop_everything(const char *root, struct err *e)
 {

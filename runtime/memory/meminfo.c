@@ -34,7 +34,7 @@ const struct mem_part_text mem_part_text[N_MEM_PARTS] = {
 	[MEM_REMAINDER] = {"remainder", "remainder", "in no counter: GPU and other drivers' pages"},
 };
 
-/* ---- small files ------------------------------------------------------------------------------------- */
+/* ---- small files ----------------------------------------------------------------------------- */
 
 static FILE *open_below(const char *root, const char *path)
 {
@@ -149,7 +149,7 @@ static uint64_t read_cpu_lists(const char *root, size_t page)
 	return pages * page;
 }
 
-/* ---- mapped files and mapped shmem ------------------------------------------------------------------- */
+/* ---- mapped files and mapped shmem ----------------------------------------------------------- */
 
 struct rss {
 	uint64_t file_max, shmem_sum;
@@ -209,9 +209,9 @@ static uint64_t mapped_files(const char *root, uint64_t mapped, uint64_t shmem, 
 	return less(less(m, mapped), files);
 }
 
-/* ---- the sum ----------------------------------------------------------------------------------------- */
+/* ---- the sum --------------------------------------------------------------------------------- */
 
-/* Parts that are taken off, in this order, where the counters go over MemTotal: they vary fastest. */
+/* Taken off in this order where the counters go over MemTotal: these vary fastest. */
 static const enum mem_part give[] = {MEM_CACHE_CLEAN,  MEM_FREE_CPU, MEM_ANON,
 				     MEM_CACHE_MAPPED, MEM_SHMEM,    MEM_FREE};
 
@@ -300,7 +300,7 @@ int mem_info_read(struct mem_info *m, const char *root, size_t page, const struc
 	m->part[MEM_CACHE_DIRTY] = less(m->dirty, files - m->part[MEM_CACHE_MAPPED]);
 	m->part[MEM_CACHE_CLEAN] = files - m->part[MEM_CACHE_MAPPED] - m->part[MEM_CACHE_DIRTY];
 	m->part[MEM_ANON] = anon;
-	/* Pages of the swap cache that are mapped are in AnonPages, too; the LRU lists count all once. */
+	/* Mapped pages of the swap cache are in AnonPages, too; the LRU lists count once. */
 	m->part[MEM_SWAP_CACHE] = less(minus(active + inactive, anon + shmem), swap_cached);
 	m->part[MEM_REGIONS] = less(held->regions, rest);
 	m->part[MEM_SHMEM] = rest - m->part[MEM_REGIONS];

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Where every byte of MemTotal is, as far as the kernel counts it. What no counter holds is the
- * remainder: memory that drivers allocate by pages, above all GPU drivers on machines whose GPU uses
- * the CPU's memory.
+ * remainder: memory that drivers allocate by pages, above all GPU drivers on machines whose GPU
+ * uses the CPU's memory.
  *
  * The parts are disjoint and add up to MemTotal exactly. The kernel's counters overlap and are not
- * read at one instant; what is done about it stands at each part. Sources: /proc/meminfo, /proc/vmstat,
- * /proc/zoneinfo, /proc/buddyinfo (proc(5), Documentation/filesystems/proc.rst) and, where the module
- * llm is loaded, its regions and its reserve.
+ * read at one instant; what is done about it stands at each part. Sources: /proc/meminfo,
+ * /proc/vmstat, /proc/zoneinfo, /proc/buddyinfo (proc(5), Documentation/filesystems/proc.rst) and,
+ * where the module llm is loaded, its regions and its reserve.
  */
 #ifndef LLMDEV_MEMORY_MEMINFO_H
 #define LLMDEV_MEMORY_MEMINFO_H
@@ -23,8 +23,8 @@
 enum mem_part {
 	MEM_FREE,		/* MemFree */
 	MEM_FREE_CPU,		/* free, in the lists of single CPUs: not in MemFree */
-	MEM_CACHE_CLEAN,	/* page cache of files and block devices, neither dirty nor mapped */
-	MEM_CACHE_MAPPED,	/* ... mapped by processes; an estimate where shmem is mapped, too */
+	MEM_CACHE_CLEAN,	/* page cache, files and devices, neither dirty nor mapped */
+	MEM_CACHE_MAPPED,	/* ... mapped; an estimate where shmem is mapped, too */
 	MEM_CACHE_DIRTY,	/* ... to be written or being written, not mapped */
 	MEM_ANON,		/* mapped memory of processes that is no file's */
 	MEM_SWAP_CACHE,		/* anonymous memory on its way from or to swap; an estimate */
@@ -74,8 +74,8 @@ struct mem_held {
 };
 
 /*
- * `root`: "" or a folder below which proc/ is looked for (tests); `page`: bytes of a page. -ENOENT, or
- * -EINVAL where /proc/meminfo lacks what every Linux has, or says nonsense.
+ * `root`: "" or a folder below which proc/ is looked for (tests); `page`: bytes of a page. -ENOENT,
+ * or -EINVAL where /proc/meminfo lacks what every Linux has, or says nonsense.
  */
 int mem_info_read(struct mem_info *m, const char *root, size_t page, const struct mem_held *held,
 		  struct err *e);

@@ -109,7 +109,7 @@ int policyd_ask(int fd, json_t *request, double seconds, json_t **answer, struct
 	return rc;
 }
 
-/* ---- room for a daemon -------------------------------------------------------------------------------- */
+/* ---- room for a daemon ----------------------------------------------------------------------- */
 
 static bool ask_policyd(uint64_t bytes, struct memory_room *out)
 {
@@ -169,24 +169,22 @@ int memory_make_room(uint64_t bytes, struct memory_room *out, struct err *e)
 	control = room_control(NULL);
 	room_held(control, &held);
 	out->reserve = held.reserve;
-	/* What could never fit is not worth anybody's cache. */
-	there = out->before.available + held.reserve;
-	if (bytes <= there && out->before.free < bytes && !ask_policyd(bytes, out))
+	/* MemAvailable has the reserve in it. What could never fit is not worth anybody's cache. */
+	if (bytes <= out->before.available && out->before.free < bytes && !ask_policyd(bytes, out))
 		ask_module(bytes, out, control);
 	if (control >= 0)
 		close(control);
 	mem_now_read(&out->after, "", page, NULL);
 	out->reached = out->after.free >= bytes;
-	if (out->after.available + held.reserve > there)
-		there = out->after.available + held.reserve;
+	there = out->after.available > out->before.available ? out->after.available
+							     : out->before.available;
 	if (bytes <= there)
 		return 0;
-	return err_set(e, -ENOMEM,
-		       "memory: %s needed, %s there (%s available, of it %s free, and %s reserve), "
-		       "%s missing: stop other programs, or use a smaller context or model: llmctl "
-		       "mem shows who has it",
-		       mem_size(need, bytes), mem_size(have, there),
-		       mem_size((char[MEM_SIZE_TEXT]){0}, there - held.reserve),
-		       mem_size(free, out->after.free), mem_size(reserve, held.reserve),
-		       mem_size(short_of, bytes - there));
+	return err_set(
+		e, -ENOMEM,
+		"memory: %s needed, %s available (%s of it free, %s in the reserve), %s missing: "
+		"stop other programs, or use a smaller context or model: llmctl mem shows who has "
+		"it",
+		mem_size(need, bytes), mem_size(have, there), mem_size(free, out->after.free),
+		mem_size(reserve, held.reserve), mem_size(short_of, bytes - there));
 }

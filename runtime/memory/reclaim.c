@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The steps that make room; see reclaim.h. Owns what it opens during a call, and nothing after it: a
- * registered file is a path, looked up anew each time, so no mount is kept busy.
+ * The steps that make room; see reclaim.h. Owns what it opens during a call, and nothing after it:
+ * a registered file is a path, looked up anew each time, so no mount is kept busy.
  */
 #include "memory/reclaim.h"
 
@@ -104,7 +104,7 @@ uint64_t room_margin(uint64_t bytes)
 	return bytes ? bytes / 64 + ((uint64_t)16 << 20) : 0;
 }
 
-/* ---- (1) registered files ----------------------------------------------------------------------------- */
+/* ---- (1) registered files -------------------------------------------------------------------- */
 
 struct candidate {
 	char *path;
@@ -185,16 +185,14 @@ static void step_files(struct room *r)
 	if (c.n)
 		qsort(c.v, c.n, sizeof(*c.v), older_first);
 	for (size_t i = 0; i < c.n; i++) {
-		int fd = open(c.v[i].path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 		struct stat st;
-		bool end = false;
+		int fd = cache_open(AT_FDCWD, c.v[i].path, &st);
+		bool end;
 
 		if (fd < 0)
 			continue;
-		if (!fstat(fd, &st) && S_ISREG(st.st_mode)) {
-			end = drop_until_enough(r, fd, (uint64_t)st.st_size);
-			dropped++;
-		}
+		end = drop_until_enough(r, fd, (uint64_t)st.st_size);
+		dropped++;
 		close(fd);
 		if (end)
 			break;
@@ -206,12 +204,15 @@ static void step_files(struct room *r)
 	free(c.v);
 }
 
-/* ---- (2) filesystems ---------------------------------------------------------------------------------- */
+/* ---- (2) filesystems ------------------------------------------------------------------------- */
 
 static int drop_visited(void *ctx, int fd, const char *path, const struct stat *st)
 {
+	const struct room *r = ctx;
 	struct cache_status s;
 
+	if (r->m->deadline_ns && clock_ns() > r->m->deadline_ns)
+		return 1;
 	if (!cache_status(fd, path, &s, NULL) && !s.cached)
 		return 0;
 	return drop_until_enough(ctx, fd, (uint64_t)st->st_size);
@@ -262,7 +263,7 @@ static void step_filesystems(struct room *r)
 			 "%zu filesystems, %llu files one by one", i, (unsigned long long)files);
 }
 
-/* ---- (3) cgroups and nodes ----------------------------------------------------------------------------- */
+/* ---- (3) cgroups and nodes ------------------------------------------------------------------- */
 
 /* Page cache that can go without touching anybody's mapping. */
 static uint64_t clean_cache(const struct mem_now *n)
@@ -356,7 +357,7 @@ static void step_reclaim(struct room *r)
 						       : "memory.reclaim: could not be written");
 }
 
-/* ---- (4) the module, (5) compaction, (6) everything ---------------------------------------------------- */
+/* ---- (4) the module, (5) compaction, (6) everything ------------------------------------------ */
 
 static void step_module(struct room *r)
 {
@@ -409,7 +410,7 @@ static void step_drop_caches(struct room *r)
 		snprintf(r->done->note, sizeof(r->done->note), "everything that is clean");
 }
 
-/* ---- all of them --------------------------------------------------------------------------------------- */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 int room_make(const struct room_means *means, const struct room_goal *goal, room_told told,
 	      void *ctx, struct mem_now *now, struct err *e)
@@ -448,7 +449,7 @@ int room_make(const struct room_means *means, const struct room_goal *goal, room
 	return rc;
 }
 
-/* ---- the module ---------------------------------------------------------------------------------------- */
+/* ---- the module ------------------------------------------------------------------------------ */
 
 int room_control(struct err *e)
 {

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Making room: from the least harmful step up until MemFree and the free blocks of 2 MiB are what was
- * asked for. Mechanism only: which steps are allowed, and when, the caller decides (llmdev-policyd by
- * its configuration, llmctl by its options).
+ * Making room: from the least harmful step up until MemFree and the free blocks of 2 MiB are what
+ * was asked for. Mechanism only: which steps are allowed, and when, the caller decides
+ * (llmdev-policyd by its configuration, llmctl by its options).
  *
  * Nothing here drops pages that a process maps, except that the kernel, when it reclaims by itself
- * (ROOM_RECLAIM, ROOM_MODULE), chooses by its own lists, and may choose mapped pages that nobody has
- * touched for long. Both are therefore asked for no more than there is clean, unmapped page cache.
+ * (ROOM_RECLAIM, ROOM_MODULE), chooses by its own lists, and may choose mapped pages that nobody
+ * has touched for long. Both are therefore asked for no more than there is clean, unmapped page
+ * cache.
  */
 #ifndef LLMDEV_MEMORY_RECLAIM_H
 #define LLMDEV_MEMORY_RECLAIM_H
@@ -21,9 +22,9 @@
 struct llm_region_info;
 
 enum room_step {
-	ROOM_FILES,	  /* registered files: oldest access first, from their ends, no more than needed */
-	ROOM_FILESYSTEMS, /* clean cache of named filesystems: the module, or every file by itself */
-	ROOM_RECLAIM,	  /* cgroups' memory.reclaim, then the nodes' reclaim or the root cgroup's */
+	ROOM_FILES,	  /* registered files: oldest access first, from their ends */
+	ROOM_FILESYSTEMS, /* clean cache of named filesystems: the module, or each file */
+	ROOM_RECLAIM,	  /* cgroups, then the nodes or the root cgroup: memory.reclaim */
 	ROOM_MODULE,	  /* LLM_IOC_MEM_MAKE_ROOM: the reserve, then blocks taken and given back */
 	ROOM_COMPACT,	  /* /proc/sys/vm/compact_memory, where blocks are missing */
 	ROOM_DROP_CACHES, /* /proc/sys/vm/drop_caches */
@@ -72,12 +73,12 @@ uint64_t room_missing(const struct room_goal *goal, const struct mem_now *now);
  * Steps in order until the goal is reached; `told` (may be NULL) after each. *now is what there is
  * afterwards. Not reaching the goal is no error; an error means that memory cannot be read.
  */
-int room_make(const struct room_means *means, const struct room_goal *goal, room_told told, void *ctx,
-	      struct mem_now *now, struct err *e);
+int room_make(const struct room_means *means, const struct room_goal *goal, room_told told,
+	      void *ctx, struct mem_now *now, struct err *e);
 
 /*
- * Room that was made for somebody who has not taken all of it yet. What the machine holds beyond free
- * memory and page cache (anonymous, shared, drivers' pages) grows as he takes it.
+ * Room that was made for somebody who has not taken all of it yet. What the machine holds beyond
+ * free memory and page cache (anonymous, shared, drivers' pages) grows as he takes it.
  */
 struct room_hold {
 	uint64_t bytes;
@@ -85,8 +86,8 @@ struct room_hold {
 };
 uint64_t room_used(const struct mem_now *now);
 /*
- * What of it still has to be free. The kernel's own growth (slab, page tables) is not taken for his:
- * the first eighth that is taken, 256 MiB at most, does not count.
+ * What of it still has to be free. The kernel's own growth (slab, page tables) is not taken for
+ * his: the first eighth that is taken, 256 MiB at most, does not count.
  */
 uint64_t room_hold_left(const struct room_hold *h, const struct mem_now *now);
 /* How much more than `bytes` is made free, so that it is still there a moment later. */

@@ -2,6 +2,7 @@
 /* Conditions; see until.h. Owns nothing beyond a call; starts systemctl, docker or podman. */
 #include "memory/until.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,7 @@
 
 extern char **environ;
 
-/* ---- reading ------------------------------------------------------------------------------------------ */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static bool number(const char *s, long lo, long hi, int *out)
 {
@@ -50,6 +51,7 @@ static bool plain(const char *s)
 
 static bool address(struct until *u, const char *s)
 {
+	unsigned char in[sizeof(struct in6_addr)];
 	const char *colon = strrchr(s, ':');
 
 	u->name[0] = '\0';
@@ -65,6 +67,9 @@ static bool address(struct until *u, const char *s)
 		memcpy(u->name, s, n);
 		u->name[n] = '\0';
 		s = colon + 1;
+		/* No names: looking one up may take longer than anybody wants to wait here. */
+		if (inet_pton(AF_INET, u->name, in) != 1 && inet_pton(AF_INET6, u->name, in) != 1)
+			return false;
 	}
 	return number(s, 1, 65535, &u->number);
 }
@@ -121,7 +126,7 @@ int until_parse(struct until *u, const char *text, struct err *e)
 	return 0;
 }
 
-/* ---- ports --------------------------------------------------------------------------------------------- */
+/* ---- ports ----------------------------------------------------------------------------------- */
 
 static bool wait_for(int fd, short events)
 {
@@ -133,7 +138,9 @@ static bool wait_for(int fd, short events)
 /* A connected socket or -1. */
 static int connect_to(const char *host, int port)
 {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *list, *a;
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+				 .ai_flags = AI_NUMERICSERV | AI_NUMERICHOST},
+			*list, *a;
 	int fd = -1, error = 0;
 	char service[16];
 	socklen_t len = sizeof(error);
@@ -198,7 +205,7 @@ static int http_holds(const struct until *u)
 	return status == 200;
 }
 
-/* ---- programs ------------------------------------------------------------------------------------------ */
+/* ---- programs -------------------------------------------------------------------------------- */
 
 /* What a program prints, at most len - 1 bytes; -ENOENT: there is none. */
 static int ask_program(char *const argv[], char *out, size_t len)

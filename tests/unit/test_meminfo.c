@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Attribution of memory over made-up /proc trees: every byte once, whatever the counters say; pages of
- * 64 KiB; damaged files. The page cache of real files.
+ * Attribution of memory over made-up /proc trees: every byte once, whatever the counters say; pages
+ * of 64 KiB; damaged files. The page cache of real files.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -167,7 +167,7 @@ static void test_here(void)
 	CHECK(sum_of(&m) == m.total && n.total == m.total, "its parts add up");
 }
 
-/* ---- page cache ----------------------------------------------------------------------------------------- */
+/* ---- page cache ------------------------------------------------------------------------------ */
 
 static int count(void *ctx, int fd, const char *path, const struct stat *st)
 {

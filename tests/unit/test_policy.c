@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * llmdev-policyd's configuration and judgement; the steps that make room, over made-up /proc and /sys;
- * conditions that are waited for.
+ * llmdev-policyd's configuration and judgement; the steps that make room, over made-up /proc and
+ * /sys; conditions that are waited for.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -63,7 +63,7 @@ static const char *get(const char *path)
 	return text;
 }
 
-/* ---- configuration ------------------------------------------------------------------------------------- */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 static void test_config(void)
 {
@@ -156,7 +156,7 @@ static void test_nonsense(void)
 	config_free(&c);
 }
 
-/* ---- judgement ----------------------------------------------------------------------------------------- */
+/* ---- judgement ------------------------------------------------------------------------------- */
 
 static void test_judge(void)
 {
@@ -218,7 +218,7 @@ static void test_hold(void)
 	CHECK(room_hold_left(&h, &n) == 0, "all was taken");
 }
 
-/* ---- the steps ------------------------------------------------------------------------------------------ */
+/* ---- the steps ------------------------------------------------------------------------------- */
 
 static struct room_done done[16];
 static int n_done;
@@ -301,7 +301,7 @@ static void test_steps(void)
 	CHECK(n_done == 0, "no time left: no step");
 }
 
-/* ---- new cgroups ---------------------------------------------------------------------------------------- */
+/* ---- new cgroups ----------------------------------------------------------------------------- */
 
 static char seen[1024];
 
@@ -336,7 +336,7 @@ static void test_watch(void)
 	watch_close(w);
 }
 
-/* ---- conditions ------------------------------------------------------------------------------------------ */
+/* ---- conditions ------------------------------------------------------------------------------ */
 
 static void *answer_http(void *arg)
 {
@@ -360,7 +360,7 @@ static void test_until(void)
 		"",	   "0",	       "65536",		"99999999999", "-1",
 		"port:",   "port:a",   "http:",		"http:x/",     "unit:",
 		"unit:-x", "pid:",     "pid:0",		"pid:-1",      "container:--rm",
-		"maybe",   "unit:a b", "container:a;b", "http:80/a b"};
+		"maybe",   "unit:a b", "container:a;b", "http:80/a b", "port:localhost:80"};
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(a);
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -402,7 +402,7 @@ static void test_until(void)
 	CHECK(until_parse(&u, text, &e) == -ESRCH, "and is not waited for then: %s", e.msg);
 }
 
-/* ---- room for a daemon ------------------------------------------------------------------------------------ */
+/* ---- room for a daemon ----------------------------------------------------------------------- */
 
 static void test_room(void)
 {

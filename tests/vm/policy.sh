@@ -71,7 +71,9 @@ llmdev-policyd --config /tmp/policy.conf 2>/tmp/policyd.log & policyd=$!
 up() { llmdev-policyd --status >/tmp/status 2>/dev/null; }
 wait_for up; ok $? "llmdev-policyd runs"
 grep -q '"module_floors": true' /tmp/status; ok $? "the module tells when a floor is missed"
-free=$(mb MemFree) available=$(mb MemAvailable) floor=$(($(mb MemFree) + 200))
+# Pages that are freed go to the lists of single CPUs first, where neither MemFree nor MemAvailable sees them.
+there() { llmctl mem --json >/tmp/m && echo $((($(field available /tmp/m) + $(field free_cpu_lists /tmp/m)) / 1048576)); }
+free=$(mb MemFree) available=$(there) floor=$(($(mb MemFree) + 200))
 sed -i "s/^free = .*/free = ${floor}M/" /tmp/policy.conf; kill -HUP $policyd
 above() { [ "$(mb MemFree)" -ge $floor ]; }
 wait_for above; ok $? "floor raised by 200 MB: MemFree $free -> $(mb MemFree) MB, floor $floor"
@@ -80,7 +82,8 @@ sleep 0.5
 rest=$(cached /mnt/models/cold)
 [ "$rest" -lt 210 ]; ok $? "the registered file went: $rest of 400 MB are left"
 [ "$rest" -gt 0 ]; ok $? "and no more than needed: $rest MB"
-[ "$(mb MemAvailable)" -ge $((available - 8)) ]; ok $? "MemAvailable does not fall: $available -> $(mb MemAvailable) MB"
+now=$(there)
+[ "$now" -ge $((available - 8)) ]; ok $? "MemAvailable does not fall: $available -> $now MB"
 [ "$(rss)" -ge "$had" ]; ok $? "what a process maps is not dropped: $had kB"
 llmctl cache drop --file /mnt/models/program | note
 [ "$(rss)" -ge "$had" ]; ok $? "nor by hand"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * llmctl cache: how much of files is in the page cache, and dropping it: of files, of a filesystem, of
- * everything. Says what there was before and after; what it may not do, and which right that takes.
+ * llmctl cache: how much of files is in the page cache, and dropping it: of files, of a filesystem,
+ * of everything. Says what there was before and after; what it may not do, and which right that
+ * takes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +50,7 @@ struct job {
 	struct target *t;
 };
 
-/* ---- doing it ----------------------------------------------------------------------------------------- */
+/* ---- doing it -------------------------------------------------------------------------------- */
 
 static int visit(void *ctx, int fd, const char *path, const struct stat *st)
 {
@@ -184,7 +185,7 @@ static void everything(struct job *j, const char *root)
 	t->dirty = n.dirty;
 }
 
-/* ---- saying it ---------------------------------------------------------------------------------------- */
+/* ---- saying it ------------------------------------------------------------------------------- */
 
 static const char *const kind_name[] = {"file", "filesystem", "global"};
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * llmctl mem: where every byte of MemTotal is (memory/meminfo.h), as a bar and a table, a line, or JSON.
+ * llmctl mem: where every byte of MemTotal is (memory/meminfo.h), as a bar and a table, a line, or
+ * JSON.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -53,7 +54,7 @@ static const struct {
 	[MEM_GPU] = {'g', "31"},	 [MEM_REMAINDER] = {'?', "1;31"},
 };
 
-/* ---- reading ------------------------------------------------------------------------------------------ */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static void view_free(struct view *v)
 {
@@ -76,7 +77,7 @@ static int view_read(struct view *v, const char *root, struct err *e)
 	return mem_info_read(&v->m, root, (size_t)sysconf(_SC_PAGESIZE), &v->held, e);
 }
 
-/* ---- JSON --------------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 static json_t *number(uint64_t n)
 {
@@ -131,7 +132,7 @@ static void print_json(const struct view *v, size_t flags)
 	json_decref(j);
 }
 
-/* ---- a picture and a table ----------------------------------------------------------------------------- */
+/* ---- a picture and a table ------------------------------------------------------------------- */
 
 static bool picture(void)
 {
@@ -277,7 +278,7 @@ static void print_line(const struct mem_info *m)
 	       mem_size(size, m->total));
 }
 
-/* ---- watching ------------------------------------------------------------------------------------------ */
+/* ---- watching -------------------------------------------------------------------------------- */
 
 /* False: stop (Ctrl-C, or nobody reads). */
 static bool pause_for(double seconds)

@@ -62,7 +62,7 @@ struct args {
 	char *files[MAX_PATHS], *filesystems[MAX_PATHS];
 };
 
-/* ---- status, release ----------------------------------------------------------------------------------- */
+/* ---- status, release ------------------------------------------------------------------------- */
 
 static json_t *module_status(int control)
 {
@@ -168,7 +168,7 @@ static int release(void)
 	return fd < 0 || rc ? ctl_fail("reserve: %s", why.msg) : 0;
 }
 
-/* ---- holding ------------------------------------------------------------------------------------------- */
+/* ---- holding --------------------------------------------------------------------------------- */
 
 static int keep(const struct reserve_opts *o)
 {
@@ -230,7 +230,7 @@ static int hold(const struct args *a)
 		      : ctl_fail("reserve: %s did not come within %.0f s", a->until, a->o.seconds);
 }
 
-/* ---- options ------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------- */
 
 static const struct option options[] = {
 	{"ready", required_argument, NULL, OPT_READY},

@@ -109,16 +109,12 @@ static void scan_links(struct scan *s, const char *pid, const char *kind)
 		if (d->d_name[0] == '.')
 			continue;
 		snprintf(path, sizeof(path), "/proc/%.32s/%s/%.256s", pid, kind, d->d_name);
-		/* Opening a device can have effects. */
-		if (stat(path, &st) || !S_ISREG(st.st_mode) || st.st_size < MIN_BYTES)
-			continue;
-		fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		fd = cache_open(AT_FDCWD, path, &st);
 		if (fd < 0) {
-			s->m->unreadable++;
+			s->m->unreadable += fd == -EACCES || fd == -EPERM;
 			continue;
 		}
-		if (!fstat(fd, &st) && S_ISREG(st.st_mode))
-			add(s, fd, path, &st);
+		add(s, fd, path, &st);
 		close(fd);
 	}
 	closedir(dir);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whose page cache it is, where that can be known: the files that processes have open or mapped, and
- * those below given paths, by filesystem. The kernel keeps no such sums; what belongs to files that
- * nobody has open stays unknown.
+ * Whose page cache it is, where that can be known: the files that processes have open or mapped,
+ * and those below given paths, by filesystem. The kernel keeps no such sums; what belongs to files
+ * that nobody has open stays unknown.
  */
 #ifndef LLMCTL_MEM_FILES_H
 #define LLMCTL_MEM_FILES_H

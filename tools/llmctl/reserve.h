@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What `llmctl reserve` is made of: the holding of room (reserve_hold.c) and the running of a command
- * until it is ready (reserve_run.c).
+ * What `llmctl reserve` is made of: the holding of room (reserve_hold.c) and the running of a
+ * command until it is ready (reserve_run.c).
  */
 #ifndef LLMCTL_RESERVE_H
 #define LLMCTL_RESERVE_H
@@ -30,8 +30,9 @@ struct hold {
 };
 
 /*
- * Makes room and holds it. `until`: for policyd, which then holds it beyond this process's end; NULL:
- * until hold_end(). 0, or 1 with the message printed: the room was not reached, and who refused what.
+ * Makes room and holds it. `until`: for policyd, which then holds it beyond this process's end;
+ * NULL: until hold_end(). 0, or 1 with the message printed: the room was not reached, and who
+ * refused what.
  */
 int hold_begin(struct hold *h, const struct reserve_opts *o, const char *until);
 /* Looks whether there is still what has not been taken yet; to be called every RESERVE_TICK_MS. */
@@ -39,8 +40,8 @@ void hold_tick(struct hold *h);
 void hold_end(struct hold *h);
 
 /*
- * Runs argv with room held until `ready` (text of --ready; NULL: until it ends). Passes signals to it;
- * returns its exit status, 128 + N for a signal, 126 or 127 where it could not be run.
+ * Runs argv with room held until `ready` (text of --ready; NULL: until it ends). Passes signals to
+ * it; returns its exit status, 128 + N for a signal, 126 or 127 where it could not be run.
  */
 int reserve_run(const struct reserve_opts *o, const char *ready, char **argv);
 

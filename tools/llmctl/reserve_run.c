@@ -51,7 +51,7 @@ struct command {
 	uint64_t start_ns, checked_ns;
 };
 
-/* ---- what ready means ---------------------------------------------------------------------------------- */
+/* ---- what ready means ------------------------------------------------------------------------ */
 
 static int parse_regex(struct ready *r, const char *text)
 {
@@ -175,7 +175,7 @@ static void look(struct command *c)
 	}
 }
 
-/* ---- output -------------------------------------------------------------------------------------------- */
+/* ---- output ---------------------------------------------------------------------------------- */
 
 static void match_line(struct command *c, struct stream *s)
 {
@@ -221,7 +221,7 @@ static bool pass_on(struct command *c, struct stream *s)
 	return n > 0;
 }
 
-/* ---- the command --------------------------------------------------------------------------------------- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 static void exec_child(const struct command *c, char **argv, int out, int err, int notify,
 		       const sigset_t *mask)
@@ -288,7 +288,7 @@ static bool signals(struct command *c, int *status)
 	struct signalfd_siginfo si;
 
 	while (read(c->signals, &si, sizeof(si)) == sizeof(si)) {
-		/* What the terminal sends goes to its whole foreground group: the command has it. */
+		/* What the terminal sends, the whole foreground group has got. */
 		if (si.ssi_signo != SIGCHLD && si.ssi_code <= 0)
 			kill(c->pid, (int)si.ssi_signo);
 	}

@@ -22,7 +22,7 @@ const char *counter_name(int i)
 	return i == COUNTER_RESERVE ? "reserve" : room_step_name[i];
 }
 
-/* ---- counting ----------------------------------------------------------------------------------------- */
+/* ---- counting -------------------------------------------------------------------------------- */
 
 static void count(struct policyd *p, int which, const struct room_done *d)
 {
@@ -58,7 +58,7 @@ static void told(void *ctx, const struct room_done *d)
 	count(ctx, (int)d->step, d);
 }
 
-/* ---- the module --------------------------------------------------------------------------------------- */
+/* ---- the module ------------------------------------------------------------------------------ */
 
 static void set_floors(struct policyd *p)
 {
@@ -152,7 +152,7 @@ static void reserve_take(struct policyd *p)
 			    mem_size(b, p->config.reserve));
 }
 
-/* ---- room --------------------------------------------------------------------------------------------- */
+/* ---- room ------------------------------------------------------------------------------------ */
 
 static void act(struct policyd *p, const struct room_goal *goal, const char *why)
 {
@@ -199,7 +199,7 @@ int act_room(struct policyd *p, uint64_t bytes, const char *why, struct err *e)
 	return 0;
 }
 
-/* ---- holds -------------------------------------------------------------------------------------------- */
+/* ---- holds ----------------------------------------------------------------------------------- */
 
 uint64_t act_held(const struct policyd *p)
 {
@@ -319,7 +319,7 @@ void act_started(void *ctx, const char *cgroup)
 	}
 }
 
-/* ---- each interval ------------------------------------------------------------------------------------- */
+/* ---- each interval --------------------------------------------------------------------------- */
 
 void act_tick(struct policyd *p)
 {

@@ -63,7 +63,7 @@ __attribute__((format(printf, 2, 3))) static int bad(struct reader *r, const cha
 	return err_set(r->e, -EINVAL, "%s:%d: %s", r->file, r->line, why);
 }
 
-/* ---- values ------------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static int take_size(struct reader *r, const char *key, const char *value, uint64_t *out)
 {
@@ -187,7 +187,7 @@ static int start_line(struct reader *r, const char *key, const char *value)
 	return 0;
 }
 
-/* ---- lines -------------------------------------------------------------------------------------------- */
+/* ---- lines ----------------------------------------------------------------------------------- */
 
 static char *trim(char *s)
 {
@@ -324,7 +324,7 @@ static int read_file(struct config *c, const char *path, struct err *e)
 	return rc ? rc : section_done(&r);
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static int is_conf(const struct dirent *d)
 {

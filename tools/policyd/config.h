@@ -36,7 +36,7 @@ unsigned int mode_allows(enum mode m);
 /* Something begins to run that needs room. */
 struct trigger {
 	char name[64];
-	char pattern[256]; /* fnmatch() of a cgroup's path below /sys/fs/cgroup, without the first / */
+	char pattern[256]; /* fnmatch(), of a path below /sys/fs/cgroup without its first / */
 	uint64_t room;
 	double seconds;
 	bool has_until;
@@ -61,8 +61,8 @@ struct config {
 };
 
 /*
- * `path`: a file, or a folder whose *.conf are read. A folder that is not there is an empty one. -EINVAL:
- * "FILE:LINE: reason". config_free() in any case.
+ * `path`: a file, or a folder whose *.conf are read. A folder that is not there is an empty one.
+ * -EINVAL: "FILE:LINE: reason". config_free() in any case.
  */
 int config_read(struct config *c, const char *path, struct err *e);
 /* Floors against the machine: -EINVAL where they could never be reached. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * When to make room, and for how much: floors with hysteresis, not too often, and less often where it
- * does not help. Pure: no clock and no files of its own.
+ * When to make room, and for how much: floors with hysteresis, not too often, and less often where
+ * it does not help. Pure: no clock and no files of its own.
  */
 #ifndef LLMDEV_POLICYD_JUDGE_H
 #define LLMDEV_POLICYD_JUDGE_H
@@ -23,8 +23,8 @@ struct judge {
 };
 
 /*
- * `held`: bytes that are promised to holders on top of what the configuration wants free. True: make
- * room now, until *goal.
+ * `held`: bytes that are promised to holders on top of what the configuration wants free. True:
+ * make room now, until *goal.
  */
 bool judge_look(struct judge *j, const struct config *c, uint64_t held, const struct mem_now *now,
 		uint64_t now_ns, struct room_goal *goal);

@@ -62,7 +62,7 @@ static int fail(const char *message)
 	return 1;
 }
 
-/* ---- configuration ------------------------------------------------------------------------------------- */
+/* ---- configuration --------------------------------------------------------------------------- */
 
 static int read_config(struct config *c, const char *path, const char *root, struct err *e)
 {
@@ -125,7 +125,7 @@ static void reload(struct policyd *p)
 	watch_again(p);
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------------ */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static void open_psi(struct policyd *p)
 {

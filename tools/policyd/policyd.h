@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * llmdev-policyd's state, and what its parts do with it. One thread; everything is in struct policyd.
+ * llmdev-policyd's state, and what its parts do with it. One thread; everything is in struct
+ * policyd.
  *
  *   main.c    process: options, signals, the loop
  *   act.c     floors, holds, the reserve: when to act, doing it, counting it
@@ -97,14 +98,14 @@ __attribute__((format(printf, 1, 2))) void policyd_log(const char *fmt, ...);
 void act_module(struct policyd *p);
 /* Everything that has to be looked at each interval. */
 void act_tick(struct policyd *p);
-/* Room for `bytes`, now: what is allowed. 0, or -errno with the reason: no room is made in this mode. */
+/* Room for `bytes`, now, as far as is allowed. -errno: none is made in this mode. */
 int act_room(struct policyd *p, uint64_t bytes, const char *why, struct err *e);
 /*
- * Makes room and holds it. `until` NULL: none; `client` -1: none. Negative: refused. *reached: all of it is
- * free.
+ * Makes room and holds it. `until` NULL: none; `client` -1: none. Negative: refused. *reached: all
+ * of it is free.
  */
-int act_hold(struct policyd *p, uint64_t bytes, const struct until *until, double seconds, int client,
-	     const char *who, bool *reached, struct err *e);
+int act_hold(struct policyd *p, uint64_t bytes, const struct until *until, double seconds,
+	     int client, const char *who, bool *reached, struct err *e);
 /* Ends the holds of a client; of all (-2). */
 void act_release(struct policyd *p, int client);
 /* All holds, and the module's reserve. */

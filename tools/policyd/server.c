@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The clients of llmdev-policyd: a packet of JSON in, one out (memory/policy.h). Who asks is known from
- * the socket; all but status is for root, policyd's own user and the group llmdev-admin.
+ * The clients of llmdev-policyd: a packet of JSON in, one out (memory/policy.h). Who asks is known
+ * from the socket; all but status is for root, policyd's own user and the group llmdev-admin.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +24,7 @@
 #define MAX_REQUEST 4096
 #define MAX_SECONDS 864000.0
 
-/* ---- the status --------------------------------------------------------------------------------------- */
+/* ---- the status ------------------------------------------------------------------------------ */
 
 static json_t *number(uint64_t n)
 {
@@ -144,7 +144,7 @@ static json_t *status(struct policyd *p)
 	return j;
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------ */
+/* ---- requests -------------------------------------------------------------------------------- */
 
 static json_t *refusal(bool denied, const char *why)
 {
@@ -244,7 +244,7 @@ void server_client(struct policyd *p, int i)
 	free(text);
 }
 
-/* ---- connections --------------------------------------------------------------------------------------- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 static bool is_admin(const struct policyd *p, int fd, const struct ucred *who)
 {
