@@ -60,7 +60,7 @@ static u64 node_free_blocks(int nid)
 		struct zone *zone = &NODE_DATA(nid)->node_zones[z];
 		u64 n = 0, cma;
 
-		if (!populated_zone(zone))
+		if (!populated_zone(zone) || z == ZONE_MOVABLE)
 			continue;
 		for (o = LLM_BLOCK_ORDER; o < ARRAY_SIZE(zone->free_area); o++)
 			n += (u64)READ_ONCE(zone->free_area[o].nr_free) << (o - LLM_BLOCK_ORDER);

@@ -99,7 +99,7 @@ static inline u64 llm_mem_free(void)
  * llm_free_blocks() - 2 MiB blocks that could be allocated as such
  * @nid: of this node; NUMA_NO_NODE: of all
  *
- * Without those of CMA areas, which drivers' allocations cannot have.
+ * Without those of CMA areas and movable zones, which drivers' allocations cannot have.
  */
 u64 llm_free_blocks(int nid);
 

@@ -883,7 +883,7 @@ struct llm_region_seal {
  * @total: MemTotal, in bytes as all others
  * @free: MemFree
  * @available: MemAvailable
- * @free_blocks: 2 MiB blocks that could be allocated as such; CMA areas, which drivers cannot use, left out
+ * @free_blocks: 2 MiB blocks that drivers could have: CMA areas and movable zones left out
  * @floor_free: bytes of MemFree that there should be; 0: no floor
  * @floor_blocks: free 2 MiB blocks that there should be; 0: no floor
  * @reserve_target: bytes that the last MEM_RESERVE asked for
