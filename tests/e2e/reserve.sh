@@ -118,6 +118,17 @@ check "drop_caches was not" [ ! -s "$tmp/root/proc/sys/vm/drop_caches" ]
 check "--anyway" exits 0 512M --root "$tmp/root" --anyway -- touch "$tmp/ran"
 check "--drop-caches" exits 1 512M --root "$tmp/root" --drop-caches -- true
 check "is what writes there" [ "$(cat "$tmp/root/proc/sys/vm/drop_caches")" = 1 ]
+if [ "$(id -u)" = 0 ]; then
+	chmod 755 "$tmp" && cp "$llmctl" "$tmp/llmctl" && chmod 755 "$tmp/llmctl"
+	chmod -R go+rX,go-w "$tmp/root"
+	nobody() {
+		python3 -c 'import os,sys
+os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+os.execv(sys.argv[1], sys.argv[1:])' "$tmp/llmctl" reserve 512M --root "$tmp/root" --drop-caches -- true 2>"$tmp/err"
+		[ $? = 1 ] && grep -q "memory.reclaim: only root may" "$tmp/err" && grep -q "only root may drop" "$tmp/err"
+	}
+	check "another user: which rights are missing" nobody
+fi
 check "more than the machine has" says 1 "this machine has 977 MiB" 2G --root "$tmp/root" -- true
 
 # ---- the rest

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@
 	"  --global     everything\n"                                                              \
 	"  --sync       (drop) first write what is dirty: dirty pages cannot be dropped"
 #define MAX_TARGETS 256
+#define PIECE	    ((off_t)1 << 30) /* of a big file: progress is shown after each */
 
 enum { OPT_FILE = 1, OPT_FS, OPT_GLOBAL, OPT_SYNC, OPT_JSON, OPT_ROOT };
 enum kind { KIND_FILE, KIND_FS, KIND_GLOBAL };
@@ -69,6 +71,11 @@ static int visit(void *ctx, int fd, const char *path, const struct stat *st)
 		t->message = e;
 	}
 	after = before;
+	for (off_t at = 0; j->drop && st->st_size > PIECE && at < st->st_size && !ctl_sigint();
+	     at += PIECE) {
+		posix_fadvise(fd, at, PIECE, POSIX_FADV_DONTNEED);
+		ctl_progress(NULL, "dropping", (uint64_t)at, (uint64_t)st->st_size);
+	}
 	if (j->drop && (!known || before.cached)) {
 		int rc = cache_drop(fd, path, j->sync, NULL, &after, &e);
 
@@ -141,7 +148,10 @@ static bool by_superblock(struct job *j, const char *path)
 		return false;
 	if (j->sync)
 		syncfs(d.fd);
+	/* Only what would end the program ends the walk. */
+	signal(SIGINT, SIG_DFL);
 	rc = ioctl(j->control, LLM_IOC_CACHE_DROP, &d) ? -errno : 0;
+	ctl_catch_sigint();
 	close(d.fd);
 	if (rc)
 		return false;

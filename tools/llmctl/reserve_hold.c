@@ -94,6 +94,12 @@ int hold_begin(struct hold *h, const struct reserve_opts *o, const char *until)
 		return ctl_fail("reserve: %s: this machine has %s: ask for less",
 				mem_size(a, o->bytes), mem_size(b, n.total));
 	}
+	if (n.free < o->bytes && !o->quiet) {
+		char a[MEM_SIZE_TEXT], b[MEM_SIZE_TEXT];
+
+		fprintf(stderr, "[MemFree is %s: making room for %s]\n", mem_size(a, n.free),
+			mem_size(b, o->bytes));
+	}
 	if (!*o->means.root) {
 		rc = ask_policyd(h, until, &e);
 		if (rc && until)
