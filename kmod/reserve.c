@@ -117,7 +117,9 @@ static int any_node(void)
 {
 	int nid;
 
-	for_each_node_state(nid, N_MEMORY) if (blocks.held[nid]) return nid;
+	for (nid = 0; nid < nr_node_ids; nid++)
+		if (blocks.held[nid])
+			return nid;
 	return NUMA_NO_NODE;
 }
 
@@ -329,11 +331,12 @@ long llm_reserve_set(u64 bytes, u64 *held)
 	spin_lock(&lock);
 	blocks.target = div64_u64(bytes, LLM_BLOCK_BYTES);
 	spin_unlock(&lock);
+	if (missing() > 0)
+		rc = fill();
+	/* Less than before; or somebody else asked for less while the last block was on its way. */
 	n = missing();
 	if (n < 0)
 		give_back(-n, NUMA_NO_NODE, LLM_RECLAIM_ASKED);
-	else if (n > 0)
-		rc = fill();
 	llm_reserve_read(&s);
 	*held = s.held;
 	return rc;
