@@ -137,6 +137,15 @@ static int wait_for(pid_t pid, int *status)
 	return -1;
 }
 
+static int put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int rc = fd >= 0 && write(fd, text, strlen(text)) > 0 ? 0 : -1;
+
+	close(fd);
+	return rc;
+}
+
 static void run(const char *name)
 {
 	char path[512];
@@ -146,6 +155,8 @@ static void run(const char *name)
 	snprintf(path, sizeof(path), "/tests/%s.args", name);
 	if (!access(path, F_OK) && (unload() || load(line_of(path))))
 		complain(path);
+	chmod("/dev/llm-control", 0660); /* whatever the one before did to them */
+	put("/sys/kernel/tracing/tracing_on", "1");
 	if (!demo)
 		printf("== %s\n", name);
 	fflush(stdout);
@@ -180,15 +191,6 @@ static int is_test(const struct dirent *d)
 }
 
 #define KMEMLEAK "/sys/kernel/debug/kmemleak"
-
-static int put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int rc = fd >= 0 && write(fd, text, strlen(text)) > 0 ? 0 : -1;
-
-	close(fd);
-	return rc;
-}
 
 /* It finds by and by: what a register or a stack still points to is found by a later scan. */
 static void look_for_leaks(void)

@@ -68,6 +68,7 @@ static void trace_end(void)
 	}
 	if (f)
 		fclose(f);
+	put_file(TRACING "tracing_on", "1"); /* as others expect it */
 }
 
 static const char *text_of(const struct line *l, const char *key)
