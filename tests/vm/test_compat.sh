@@ -7,7 +7,7 @@ if [ $? -gt 1 ]; then
 	echo "ok 1 # SKIP no 32-bit programs"
 	exit 0
 fi
-for t in first refusals deaths bounds limits share trace; do
+for t in first refusals deaths bounds limits share trace region region_refusals; do
 	[ -x /tests32/test_$t ] || continue
 	echo "# test_$t"
 	/tests32/test_$t || bad=1
