@@ -397,6 +397,7 @@ static void on_quiesce(void *ctx, uint64_t deadline_ns)
 	struct server *sv = ctx;
 
 	sv->quiesce_asked = true;
+	sv->leaving = true;
 	sv->quiesce_ns = deadline_ns > HANDOVER_NS ? deadline_ns - HANDOVER_NS : deadline_ns;
 }
 

@@ -311,8 +311,16 @@ int server_step(struct server *sv, struct err *e)
 	else if (due != UINT64_MAX)
 		wait = due > now ? (int64_t)(due - now) : 0;
 	rc = transport_poll(sv->t, wait, e);
-	if (!rc && sv->device)
+	if (!rc && sv->device) {
 		rc = transport_poll(sv->device, 0, e);
+		/* Its time was up in the middle of a step. The next daemon goes on with what ran. */
+		if (rc && sv->leaving) {
+			say(sv, "%s: it was to be let go of", e->msg);
+			transport_close(sv->device);
+			sv->device = NULL;
+			rc = 0;
+		}
+	}
 	if (rc)
 		return rc;
 	if (pressure_told(&sv->pressure))

@@ -106,6 +106,7 @@ struct server {
 	bool handing_over; /* to the daemon that took the socket's place; also draining */
 	uint64_t drain_ns;
 	bool quiesce_asked; /* by the kernel, until quiesce_ns */
+	bool leaving; /* it was: the device may be taken away any time */
 	uint64_t quiesce_ns;
 };
 

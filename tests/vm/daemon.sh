@@ -171,6 +171,17 @@ for _ in $(seq 100); do [ -d /proc/$old ] || break; sleep 0.1; done
 [ ! -d /proc/$old ]; ok $? "the daemon ends by itself"
 start; wait $client; cmp /tmp/x /tmp/e1; ok $? "the next one goes on"
 
+had=$(of tokens)
+greedy >/tmp/x & client=$!
+until_tokens $((had + 5))
+old=$daemon
+kill -STOP $old
+quiesce llm0 100
+for _ in $(seq 100); do [ "$(of state)" = waiting ] && break; sleep 0.1; done
+[ "$(of state)" = waiting ]; ok $? "a daemon that hangs loses the device when its time is up"
+kill -CONT $old; wait $old; ok $? "it wakes up and ends in order"
+start; wait $client; cmp /tmp/x /tmp/e1; ok $? "the next one goes on with its answer"
+
 # ---- a second daemon stands by
 llmdevd /model --device --socket /tmp/llm1.sock --threads 1 2>/tmp/x.err & standby=$!
 for _ in $(seq 100); do grep -q "serving" /tmp/x.err && break; sleep 0.1; done
