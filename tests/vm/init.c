@@ -157,6 +157,7 @@ static void run(const char *name)
 		complain(path);
 	chmod("/dev/llm-control", 0660); /* whatever the one before did to them */
 	put("/sys/kernel/tracing/tracing_on", "1");
+	close(open("/sys/kernel/tracing/trace", O_WRONLY | O_TRUNC | O_CLOEXEC));
 	if (!demo)
 		printf("== %s\n", name);
 	fflush(stdout);
