@@ -121,6 +121,12 @@ config auto "[start engine]" "unit = engine@*.service" "room = 450M" "until = 1"
 mkdir "$root/sys/fs/cgroup/system.slice/other.service" "$root/sys/fs/cgroup/system.slice/engine@1.service"
 check "its cgroup: room is made and held" wait_for status 'j["triggers"] == 1 and j["holds"][0]["bytes"] == 450 << 20 and "engine@1" in j["holds"][0]["who"]'
 
+check "the same again: in place of the first" bash -c "sleep 2.2; rmdir '$root/sys/fs/cgroup/system.slice/engine@1.service'; mkdir '$root/sys/fs/cgroup/system.slice/engine@1.service'"
+check "one hold" wait_for status 'j["triggers"] == 2 and len(j["holds"]) == 1'
+check "a folder and a unit in it at once" mkdir -p "$root/sys/fs/cgroup/new.slice/engine@2.service"
+check "count once" wait_for status 'j["triggers"] == 3 and len(j["holds"]) == 2'
+"$llmctl" reserve release
+
 # ---- clients that are not nice
 cat >"$tmp/rude.py" <<'PY'
 import json, os, socket, sys

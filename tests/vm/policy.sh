@@ -169,6 +169,18 @@ llmctl reserve 64M --keep; ok $? "the module holds 64 MB"
 llmctl mem --json >/tmp/m1
 [ "$(field reserve /tmp/m1)" = 67108864 ]; ok $? "llmctl mem shows it"
 llmctl reserve release; llmctl mem --json >/tmp/m1; [ "$(field reserve /tmp/m1)" = 0 ]; ok $? "and that it is given back"
+
+# ---- kept by llmdev-policyd
+drop
+printf '[policy]\nmode = auto\nfree = 16M\nreserve = 64M\ninterval = 0.2\n[files]\npath = /mnt\n' >/tmp/policy.conf
+llmdev-policyd --config /tmp/policy.conf 2>>/tmp/policyd.log & policyd=$!
+held() { up; [ "$(field reserve_held /tmp/status)" = "$1" ]; }
+wait_for held 67108864; ok $? "llmdev-policyd has the module hold 64 MB while there is plenty"
+flood
+llmctl reserve 512M --quiet -- /tmp/engine >/dev/null; [ $? = 5 ]; ok $? "an engine finds room"
+held 0; ok $? "the reserve was given back for it, before anything else"
+up; grep -A1 '"reserve": {' /tmp/status | grep -q '"calls": 1,'; ok $? "which is counted"
+kill $policyd; wait $policyd
 busybox umount /mnt
 note /tmp/policyd.log | tail -30
 echo "1..$n"

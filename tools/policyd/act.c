@@ -15,6 +15,7 @@
 
 #define MODULE_EVERY_NS	 UINT64_C(10000000000)
 #define RESERVE_EVERY_NS UINT64_C(30000000000) /* between two attempts to take it again */
+#define SAME_START_NS	 UINT64_C(2000000000)
 #define UNTIL_EVERY_NS	 UINT64_C(1000000000)
 
 const char *counter_name(int i)
@@ -239,6 +240,7 @@ int act_hold(struct policyd *p, uint64_t bytes, const struct until *until, doubl
 	*h = (struct holding){.id = ++p->next_hold,
 			      .room = {bytes, room_used(&p->now)},
 			      .client = client,
+			      .begin_ns = now,
 			      .has_until = until != NULL,
 			      .end_ns = now + (uint64_t)(seconds * 1e9)};
 	if (until)
@@ -297,6 +299,21 @@ static void holds_tick(struct policyd *p)
 	}
 }
 
+/* A cgroup may be told of twice; one that is made again later replaces what was held for it. */
+static bool starts_anew(struct policyd *p, const char *who)
+{
+	for (int i = 0; i < MAX_HOLDS; i++) {
+		struct holding *h = &p->hold[i];
+
+		if (!h->id || strcmp(h->who, who))
+			continue;
+		if (policyd_clock() - h->begin_ns < SAME_START_NS)
+			return false;
+		hold_over(h, "it starts again");
+	}
+	return true;
+}
+
 void act_started(void *ctx, const char *cgroup)
 {
 	struct policyd *p = ctx;
@@ -309,8 +326,10 @@ void act_started(void *ctx, const char *cgroup)
 
 		if (fnmatch(t->pattern, cgroup, 0))
 			continue;
-		p->triggers++;
 		snprintf(who, sizeof(who), "start %.30s (%.80s)", t->name, cgroup);
+		if (!starts_anew(p, who))
+			continue;
+		p->triggers++;
 		if (act_hold(p, t->room, t->has_until ? &t->until : NULL, t->seconds, -1, who,
 			     &reached, &e))
 			policyd_log("%s: %s", who, e.msg);

@@ -31,6 +31,7 @@ struct holding {
 	int client; /* index; -1: does not end with a connection */
 	bool has_until;
 	struct until until;
+	uint64_t begin_ns;
 	uint64_t end_ns, asked_ns; /* when it ends at the latest; when `until` was last looked at */
 	char who[128];
 };
