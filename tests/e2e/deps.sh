@@ -29,6 +29,7 @@ provide() {
 	for c in gcc g++ make python3 clang aarch64-linux-gnu-gcc qemu-aarch64 chromium chromedriver qemu-system-x86_64 qemu-system-aarch64 cpio pahole; do fake $c :; done
 	mkdir -p "$m/sys/usr/include/editline" "$m/sys/usr/include/curl" "$m/sys/usr/aarch64-linux-gnu/include" \
 		"$m/sys/usr/lib/llvm-14/lib/clang/14/lib/linux"
+	mkdir -p "$m/sys/usr/sbin" && : >"$m/sys/usr/sbin/mkfs.ext4"
 	for h in stdio.h liburing.h numa.h jansson.h pcre2.h editline/readline.h curl/curl.h microhttpd.h; do
 		: >"$m/sys/usr/include/$h"
 	done
