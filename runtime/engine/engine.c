@@ -236,11 +236,25 @@ static void fill_info(struct engine *en, const struct engine_opts *o)
 	embed_detect(en->checkpoint, i);
 }
 
+/* The checkpoint, the backend unless there is one, and the model. */
+static int open_model(struct engine *en, const struct engine_opts *o, struct err *e)
+{
+	char path[MODEL_PATH_MAX];
+	int rc = model_resolve(o->model, path, e);
+
+	if (!rc)
+		rc = checkpoint_open(&en->checkpoint, path, e);
+	if (!rc)
+		rc = open_backend(en, o, e);
+	if (!rc)
+		rc = load_model(en, o, e);
+	return rc;
+}
+
 int engine_open_on(struct engine **out, const struct engine_opts *o, struct backend *backend,
 		   struct err *e)
 {
 	struct engine *en = calloc(1, sizeof(*en));
-	char path[MODEL_PATH_MAX];
 	int rc;
 
 	if (!en) {
@@ -255,13 +269,7 @@ int engine_open_on(struct engine **out, const struct engine_opts *o, struct back
 	en->step_ns = (o->step_ms > 0 ? o->step_ms : DEFAULT_STEP_MS) * 1e6;
 	fair_init(&en->fair);
 	en->n_freed = 1;
-	rc = model_resolve(o->model, path, e);
-	if (!rc)
-		rc = checkpoint_open(&en->checkpoint, path, e);
-	if (!rc)
-		rc = open_backend(en, o, e);
-	if (!rc)
-		rc = load_model(en, o, e);
+	rc = open_model(en, o, e);
 	if (!rc)
 		rc = size_kv(en, o, e);
 	if (!rc)
@@ -289,18 +297,11 @@ int engine_keep_weights(const struct engine_opts *o, char *placement, size_t len
 			struct load_stats *load, struct err *e)
 {
 	struct engine *en = calloc(1, sizeof(*en));
-	char path[MODEL_PATH_MAX];
 	int rc;
 
 	if (!en)
 		return err_set(e, -ENOMEM, "engine: out of memory: free some");
-	rc = model_resolve(o->model, path, e);
-	if (!rc)
-		rc = checkpoint_open(&en->checkpoint, path, e);
-	if (!rc)
-		rc = open_backend(en, o, e);
-	if (!rc)
-		rc = load_model(en, o, e);
+	rc = open_model(en, o, e);
 	if (!rc) {
 		snprintf(placement, len, "%s", en->model->weights.region.name);
 		*load = en->model->load;
