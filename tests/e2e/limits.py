@@ -27,7 +27,14 @@ class Daemon(dl.Daemon):
             lambda: resource.setrlimit(resource.RLIMIT_NOFILE, files)))
 
     def files(self):
-        return len(os.listdir("/proc/%d/fd" % self.p.pid))
+        """How many files it has open, and how many of them are sockets."""
+        links = []
+        for fd in os.listdir("/proc/%d/fd" % self.p.pid):
+            try:
+                links.append(os.readlink("/proc/%d/fd/%s" % (self.p.pid, fd)))
+            except FileNotFoundError:
+                pass
+        return len(links), sum(link.startswith("socket:") for link in links)
 
     def peak(self):
         """The most memory it ever had. (What it has now depends on when malloc gives some back.)"""
@@ -85,6 +92,8 @@ def quiet():
 
 
 daemon = Daemon("--limits", "sessions=4000,waiting=4000,uid=4000,principal=4000")
+status()  # answered: all that it opens for itself is open
+check(wait_until(lambda: daemon.files()[1] == 1), "a daemon that nobody asks has one socket")
 files = daemon.files()
 check(crowd() == crowd_size, "%d connections ask at once: all are answered" % crowd_size)
 check(wait_until(quiet), "... and leave no file behind")
