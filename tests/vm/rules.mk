@@ -26,4 +26,4 @@ demo-vm: $(O)/llmdevd $(O)/llmctl ## a shell in a VM with the built-in model beh
 
 # And one with llmdev-policyd and llmctl: tests/vm/policy.sh.
 
-CHECK_RUN += tests/vm/check-daemon tests/vm/check-policy tests/vm/check-restart tests/vm/check-6.1 tests/vm/check-storm tests/vm/check-6.12 tests/vm/check-6.1-arm64 tests/vm/check-numa tests/vm/check-debug
+CHECK_RUN += tests/vm/check-daemon tests/vm/check-policy tests/vm/check-restart tests/vm/check-6.1 tests/vm/check-6.12 tests/vm/check-6.1-arm64 tests/vm/check-numa tests/vm/check-debug

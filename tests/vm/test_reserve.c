@@ -20,7 +20,8 @@ static void test_take(void)
 	check(reserve(32 * BLOCK) == 32 * BLOCK, "32 blocks are held");
 	b = status();
 	check(b.reserve_held == 32 * BLOCK && b.reserve_target == 32 * BLOCK, "and said to be");
-	check(a.free - b.free > 60 * MB && a.free - b.free < 80 * MB,
+	/* Others give and take meanwhile, and processors have lists of their own. */
+	check(a.free - b.free > 48 * MB && a.free - b.free < 96 * MB,
 	      "MemFree is less by them: %u MB", mb(a.free - b.free));
 	/* The kernel leaves out half of what is reclaimable, a low watermark at most. */
 	check(a.available < b.available + 40 * MB, "MemAvailable hardly: %u -> %u MB",
