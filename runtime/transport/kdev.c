@@ -22,6 +22,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "transport/outbox.h"
 #include "transport/transport_int.h"
 
 #define CONTROL	      "/dev/llm-control"
@@ -48,11 +49,9 @@ struct session {
 	bool failing; /* its pending requests are ended with `error` ... */
 	bool closed; /* ... and nobody reads that; freed when it is done */
 	bool blocked; /* until RESUME */
-	bool full; /* a room() upcall is owed */
 	int error;
 	char sentence[SENTENCE_MAX];
-	uint8_t *out; /* records [out_head, out_len) wait to be posted */
-	size_t out_head, out_len, out_cap;
+	struct outbox out;
 	struct pending *pending;
 	size_t n_pending, cap_pending;
 };
@@ -147,7 +146,7 @@ static void session_free(struct session *s)
 		s->d->sessions = s->next;
 	if (s->next)
 		s->next->prev = s->prev;
-	free(s->out);
+	outbox_free(&s->out);
 	free(s->pending);
 	free(s);
 }
@@ -189,75 +188,40 @@ static void session_end(struct session *s)
 	if (s->opened)
 		d->h->close(d->ctx, &s->base);
 	s->opened = false;
-	s->out_head = s->out_len = 0;
-	s->blocked = s->full = false;
+	outbox_clear(&s->out);
+	s->blocked = s->out.full = false;
 }
 
 /* ---- the handler's calls ----------------------------------------------------------------------------- */
 
+/* Nothing more for a reader that has no room in the kernel. */
+static size_t held_max(const struct session *s)
+{
+	return s->blocked ? 0 : EVENTS_MAX;
+}
+
 static size_t session_room(const struct channel *ch)
 {
 	const struct session *s = (const struct session *)ch;
-	size_t held = s->out_len - s->out_head;
 
-	return s->blocked || held >= EVENTS_MAX ? 0 : EVENTS_MAX - held;
-}
-
-static int out_reserve(struct session *s, size_t n)
-{
-	size_t held = s->out_len - s->out_head, cap = s->out_cap ? s->out_cap : 1024;
-	uint8_t *p;
-
-	if (s->out_head) {
-		memmove(s->out, s->out + s->out_head, held);
-		s->out_head = 0;
-		s->out_len = held;
-	}
-	while (cap < held + n)
-		cap *= 2;
-	if (cap == s->out_cap)
-		return 0;
-	p = realloc(s->out, cap);
-	if (!p)
-		return -ENOMEM;
-	s->out = p;
-	s->out_cap = cap;
-	return 0;
+	return outbox_room(&s->out, held_max(s));
 }
 
 static int session_post(struct channel *ch, uint32_t type, uint64_t request_id, uint64_t seq,
 			const struct event_part *parts, int n_parts)
 {
-	bool terminal = type == LLM_EVENT_DONE || type == LLM_EVENT_ERROR;
 	struct session *s = (struct session *)ch;
-	size_t len = 0, size;
 
 	if (s->failing)
 		return -EPIPE;
-	for (int i = 0; i < n_parts; i++)
-		len += parts[i].len;
-	size = event_size(len);
-	if (size > LLM_EVENT_MAX)
-		return -EMSGSIZE;
-	if (!terminal && size > session_room(ch)) {
-		s->full = true;
-		return -EAGAIN;
-	}
-	if (s->out_len + size > s->out_cap && out_reserve(s, size))
-		return -ENOMEM;
-	s->out_len += event_write(s->out + s->out_len, s->out_cap - s->out_len, type, request_id,
-				  seq, parts, n_parts);
-	/* Said before it is refused, so that the caller can stop in time. */
-	if (session_room(ch) < LLM_EVENT_MAX)
-		s->full = true;
-	return 0;
+	return outbox_post(&s->out, held_max(s), type, request_id, seq, parts, n_parts);
 }
 
 static bool session_flushed(const struct channel *ch)
 {
 	const struct session *s = (const struct session *)ch;
 
-	return s->out_head == s->out_len;
+	return !outbox_held(&s->out);
 }
 
 /* There is nowhere else to send a client: its file is the next daemon's when this one ends. */
@@ -293,13 +257,13 @@ static void batch_add(struct kdev *d, struct session *s, uint64_t id, size_t siz
 /* The session's records, as many as fit. */
 static void batch_queue(struct kdev *d, struct session *s)
 {
-	size_t at = s->out_head;
+	size_t at = s->out.head;
 
-	while (at < s->out_len && batch_room(d)) {
+	while (at < s->out.len && batch_room(d)) {
 		struct llm_event ev;
 
-		memcpy(&ev, s->out + at, sizeof(ev));
-		memcpy(d->batch + d->batch_len, s->out + at, ev.size);
+		memcpy(&ev, s->out.v + at, sizeof(ev));
+		memcpy(d->batch + d->batch_len, s->out.v + at, ev.size);
 		batch_add(d, s, ev.request_id, ev.size,
 			  ev.type == LLM_EVENT_DONE || ev.type == LLM_EVENT_ERROR, true);
 		at += ev.size;
@@ -360,24 +324,24 @@ static bool take_result(const struct sent *r, int32_t result)
 static void take_queued(struct session *s, const struct sent *sent, const int32_t *results,
 			unsigned n)
 {
-	size_t from = s->out_head, to = s->out_head;
+	struct outbox *o = &s->out;
+	size_t from = o->head, to = o->head;
 
 	for (unsigned i = 0; i < n; i++) {
 		if (take_result(&sent[i], results[i])) {
 			if (to != from)
-				memmove(s->out + to, s->out + from, sent[i].size);
+				memmove(o->v + to, o->v + from, sent[i].size);
 			to += sent[i].size;
 		}
 		from += sent[i].size;
 	}
-	if (to == s->out_head) {
-		s->out_head = from;
+	/* What stays moves down to what has not been looked at, or that down to it. */
+	if (to == o->head) {
+		outbox_take(o, from - to);
 	} else if (to != from) {
-		memmove(s->out + to, s->out + from, s->out_len - from);
-		s->out_len -= from - to;
+		memmove(o->v + to, o->v + from, o->len - from);
+		o->len -= from - to;
 	}
-	if (s->out_head == s->out_len)
-		s->out_head = s->out_len = 0;
 }
 
 static void batch_results(struct kdev *d)
@@ -428,9 +392,9 @@ static bool tell_room(struct kdev *d)
 	bool told = false;
 
 	for (struct session *s = d->sessions; s; s = s->next) {
-		if (!s->full || s->failing || session_room(&s->base) < EVENTS_MAX / 2)
+		if (!s->out.full || s->failing || session_room(&s->base) < EVENTS_MAX / 2)
 			continue;
-		s->full = false;
+		s->out.full = false;
 		told = true;
 		d->h->room(d->ctx, &s->base);
 	}
@@ -462,7 +426,7 @@ static bool kdev_flushed(const struct transport *t)
 	const struct kdev *d = (const struct kdev *)t;
 
 	for (const struct session *s = d->sessions; s; s = s->next) {
-		if ((s->out_head < s->out_len && !s->blocked) || (s->failing && s->n_pending))
+		if ((outbox_held(&s->out) && !s->blocked) || (s->failing && s->n_pending))
 			return false;
 	}
 	return true;

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "transport/outbox.h"
 #include "transport/transport_int.h"
 
 #define PACKET_MAX	65536 /* the longest packet that is received */
@@ -36,12 +37,10 @@ struct connection {
 	bool opened; /* the handler knows it */
 	bool dead; /* close() was called up; freed at the end of the poll */
 	bool failing; /* closed as soon as `out` is empty */
-	bool full; /* a room() upcall is owed */
 	bool want_out; /* EPOLLOUT is asked for */
 	uint8_t *in; /* the message that is arriving */
 	size_t in_len, in_size, in_cap;
-	uint8_t *out; /* records [out_head, out_len) wait to be sent */
-	size_t out_head, out_len, out_cap;
+	struct outbox out;
 };
 
 struct listener {
@@ -65,9 +64,7 @@ struct listener {
 
 static size_t room_of(const struct connection *ch)
 {
-	size_t held = ch->out_len - ch->out_head;
-
-	return held >= ch->t->o.max_events ? 0 : ch->t->o.max_events - held;
+	return outbox_room(&ch->out, ch->t->o.max_events);
 }
 
 static size_t connection_room(const struct channel *ch)
@@ -75,55 +72,14 @@ static size_t connection_room(const struct channel *ch)
 	return room_of((const struct connection *)ch);
 }
 
-static int out_reserve(struct connection *ch, size_t n)
-{
-	size_t held = ch->out_len - ch->out_head, cap;
-	uint8_t *p;
-
-	if (ch->out_head) {
-		memmove(ch->out, ch->out + ch->out_head, held);
-		ch->out_head = 0;
-		ch->out_len = held;
-	}
-	if (held + n <= ch->out_cap)
-		return 0;
-	cap = ch->out_cap ? ch->out_cap : 1024;
-	while (cap < held + n)
-		cap *= 2;
-	p = realloc(ch->out, cap);
-	if (!p)
-		return -ENOMEM;
-	ch->out = p;
-	ch->out_cap = cap;
-	return 0;
-}
-
 static int connection_post(struct channel *base, uint32_t type, uint64_t request_id, uint64_t seq,
 			   const struct event_part *parts, int n_parts)
 {
 	struct connection *ch = (struct connection *)base;
-	bool terminal = type == LLM_EVENT_DONE || type == LLM_EVENT_ERROR;
-	size_t len = 0, size;
 
 	if (ch->dead || ch->failing)
 		return -EPIPE;
-	for (int i = 0; i < n_parts; i++)
-		len += parts[i].len;
-	size = event_size(len);
-	if (size > LLM_EVENT_MAX)
-		return -EMSGSIZE;
-	if (!terminal && size > room_of(ch)) {
-		ch->full = true;
-		return -EAGAIN;
-	}
-	if (ch->out_len + size > ch->out_cap && out_reserve(ch, size))
-		return -ENOMEM;
-	ch->out_len += event_write(ch->out + ch->out_len, ch->out_cap - ch->out_len, type,
-				   request_id, seq, parts, n_parts);
-	/* Said before it is refused, so that the caller can stop in time. */
-	if (room_of(ch) < LLM_EVENT_MAX)
-		ch->full = true;
-	return 0;
+	return outbox_post(&ch->out, ch->t->o.max_events, type, request_id, seq, parts, n_parts);
 }
 
 static void connection_fail(struct channel *ch, int error, const char *sentence)
@@ -144,7 +100,7 @@ static bool connection_flushed(const struct channel *base)
 {
 	const struct connection *ch = (const struct connection *)base;
 
-	return ch->out_head == ch->out_len;
+	return !outbox_held(&ch->out);
 }
 
 /* The handler forgets it at once; the memory goes when no epoll event can name it any more. */
@@ -179,13 +135,13 @@ static void connection_free(struct connection *ch)
 	if (ch->next)
 		ch->next->prev = ch->prev;
 	in_free(ch);
-	free(ch->out);
+	outbox_free(&ch->out);
 	free(ch);
 }
 
 static void want_events(struct connection *ch)
 {
-	bool out = ch->out_len > ch->out_head;
+	bool out = outbox_held(&ch->out);
 	struct epoll_event ev = {.data.ptr = ch};
 
 	ch->want_out = out;
@@ -198,18 +154,19 @@ static void want_events(struct connection *ch)
 /* Sends as many whole records as a packet takes, until the socket is full. */
 static void connection_send(struct connection *ch)
 {
-	while (!ch->dead && ch->out_head < ch->out_len) {
-		size_t n = 0, left = ch->out_len - ch->out_head;
+	while (!ch->dead && outbox_held(&ch->out)) {
+		const uint8_t *from = ch->out.v + ch->out.head;
+		size_t n = 0, left = outbox_held(&ch->out);
 		struct llm_event h;
 		ssize_t sent;
 
 		while (n + sizeof(h) <= left) {
-			memcpy(&h, ch->out + ch->out_head + n, sizeof(h));
+			memcpy(&h, from + n, sizeof(h));
 			if (n && n + h.size > LLM_EVENT_MAX)
 				break;
 			n += h.size;
 		}
-		sent = send(ch->fd, ch->out + ch->out_head, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+		sent = send(ch->fd, from, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (sent < 0) {
 			if (errno == EINTR)
 				continue;
@@ -220,21 +177,18 @@ static void connection_send(struct connection *ch)
 			connection_end(ch);
 			return;
 		}
-		ch->out_head += n;
+		outbox_take(&ch->out, n);
 	}
 	if (ch->dead)
 		return;
-	if (ch->out_head == ch->out_len) {
-		ch->out_head = ch->out_len = 0;
-		if (ch->failing) {
-			connection_end(ch);
-			return;
-		}
+	if (ch->failing && !outbox_held(&ch->out)) {
+		connection_end(ch);
+		return;
 	}
-	if (ch->want_out != (ch->out_len > ch->out_head) || ch->failing)
+	if (ch->want_out != (outbox_held(&ch->out) > 0) || ch->failing)
 		want_events(ch);
-	if (ch->full && room_of(ch) >= ch->t->o.max_events / 2) {
-		ch->full = false;
+	if (ch->out.full && room_of(ch) >= ch->t->o.max_events / 2) {
+		ch->out.full = false;
 		ch->t->h->room(ch->t->ctx, &ch->base);
 	}
 }
@@ -648,7 +602,7 @@ static bool listener_flushed(const struct transport *base)
 	const struct listener *t = (const struct listener *)base;
 
 	for (const struct connection *ch = t->channels; ch; ch = ch->next) {
-		if (!ch->dead && ch->out_head < ch->out_len)
+		if (!ch->dead && outbox_held(&ch->out))
 			return false;
 	}
 	return true;
