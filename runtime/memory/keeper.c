@@ -162,25 +162,7 @@ static void disconnect(struct keeper *k, int i)
 /* False: it does not read, or is gone. */
 static bool answer(int fd, const struct keeper_msg *m, int pass)
 {
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} control = {0};
-	struct iovec iov = {(void *)m, sizeof(*m)};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-
-	if (pass >= 0) {
-		struct cmsghdr *c;
-
-		h.msg_control = control.buf;
-		h.msg_controllen = sizeof(control.buf);
-		c = CMSG_FIRSTHDR(&h);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &pass, sizeof(pass));
-	}
-	return sendmsg(fd, &h, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(*m);
+	return keeper_send(fd, m, pass, MSG_DONTWAIT);
 }
 
 static bool answer_list(struct keeper *k, int fd)

@@ -46,6 +46,12 @@ struct keeper_msg {
 	char name[REGION_NAME_MAX];
 };
 
+/*
+ * One message, with a descriptor unless `pass` is -1; MSG_* beside MSG_NOSIGNAL. False with errno: it
+ * was not sent.
+ */
+bool keeper_send(int fd, const struct keeper_msg *m, int pass, int flags);
+
 /* Where this user's keeper listens: $XDG_RUNTIME_DIR/llmdev/keeper.sock or /run/llmdev/keeper.sock. */
 void keeper_socket_path(char *path, size_t len);
 

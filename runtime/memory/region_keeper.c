@@ -198,33 +198,6 @@ static int lost(struct err *e, int code)
 		       code ? strerror(code) : "it ended");
 }
 
-static int send_request(int fd, const struct keeper_msg *q, int pass, struct err *e)
-{
-	union {
-		struct cmsghdr align;
-		char buf[CMSG_SPACE(sizeof(int))];
-	} control = {0};
-	struct iovec iov = {(void *)q, sizeof(*q)};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-	ssize_t n;
-
-	if (pass >= 0) {
-		struct cmsghdr *c;
-
-		h.msg_control = control.buf;
-		h.msg_controllen = sizeof(control.buf);
-		c = CMSG_FIRSTHDR(&h);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &pass, sizeof(pass));
-	}
-	do {
-		n = sendmsg(fd, &h, MSG_NOSIGNAL);
-	} while (n < 0 && errno == EINTR);
-	return n == sizeof(*q) ? 0 : lost(e, errno);
-}
-
 /* *got: a descriptor that came along, else -1; NULL: none is expected. */
 static int take_answer(int fd, struct keeper_msg *a, int *got, struct err *e)
 {
@@ -264,7 +237,7 @@ static int ask(int fd, uint32_t op, uint32_t flags, const char *name, int pass,
 	int rc;
 
 	memcpy(q.name, name, strnlen(name, sizeof(q.name) - 1));
-	rc = send_request(fd, &q, pass, e);
+	rc = keeper_send(fd, &q, pass, 0) ? 0 : lost(e, errno);
 	if (!rc)
 		rc = take_answer(fd, a, got, e);
 	if (rc || !a->error)
@@ -337,7 +310,7 @@ int region_keeper_open(int fd, bool use, struct region *r, struct err *e)
 int region_keeper_list(int fd, struct region_fact **out, size_t *n, struct err *e)
 {
 	struct keeper_msg q = {.op = KEEPER_LIST}, a;
-	int rc = send_request(fd, &q, -1, e);
+	int rc = keeper_send(fd, &q, -1, 0) ? 0 : lost(e, errno);
 
 	while (!rc) {
 		void *v;
