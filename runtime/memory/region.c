@@ -12,10 +12,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/map.h"
 #include "memory/region_int.h"
 #include "weights/placement.h"
-
-#define HUGE ((size_t)2 << 20)
 
 static int check_name(const char *name, struct err *e)
 {
@@ -46,30 +45,10 @@ void region_store_close(struct region_store *s)
 
 /* ---- mapping --------------------------------------------------------------------------------------- */
 
-/* Room for a mapping at a multiple of 2 MiB. */
-static void *reserve(size_t bytes)
-{
-	size_t len = bytes + HUGE, lead;
-	char *p = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (p == MAP_FAILED)
-		return NULL;
-	lead = -(uintptr_t)p & (HUGE - 1);
-	if (lead)
-		munmap(p, lead);
-	munmap(p + lead + bytes, len - lead - bytes);
-	return p + lead;
-}
-
-static size_t round_up(size_t n, size_t unit)
-{
-	return (n + unit - 1) / unit * unit;
-}
-
 /* At r->base, whatever was there, or anywhere if that is NULL; on failure r->base is what it was. */
 static int map(struct region *r, int fd, int prot, struct err *e)
 {
-	void *base = r->base ? r->base : reserve(r->mapped);
+	void *base = r->base ? r->base : map_aligned(r->mapped, PROT_NONE, MAP_NORESERVE);
 
 	if (!base || mmap(base, r->mapped, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
 		int rc = -errno;
@@ -91,7 +70,6 @@ static int map(struct region *r, int fd, int prot, struct err *e)
 int region_create(struct region_store *s, const char *name, size_t bytes, int node,
 		  struct region *r, struct err *e)
 {
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	uint64_t available = placement_available();
 	int rc = check_name(name, e);
 
@@ -109,7 +87,7 @@ int region_create(struct region_store *s, const char *name, size_t bytes, int no
 			name, (double)bytes / (1 << 30), (double)available / (1 << 30));
 	/* Huge pages at the end too, unless the whole is smaller than one. */
 	r->bytes = bytes;
-	r->mapped = round_up(bytes, bytes < HUGE && page < HUGE ? page : HUGE);
+	r->mapped = map_size(bytes);
 	memcpy(r->name, name, strlen(name) + 1);
 	r->fd = s->place == REGION_MODULE ? region_module_create(s->fd, r, node, e)
 					  : region_keeper_create(s->fd, r, e);
@@ -146,6 +124,7 @@ int region_seal(struct region_store *s, struct region *r, struct err *e)
 
 int region_open(struct region_store *s, const char *name, bool use, struct region *r, struct err *e)
 {
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	int rc = check_name(name, e), fd;
 
 	*r = (struct region){.fd = -1};
@@ -160,7 +139,7 @@ int region_open(struct region_store *s, const char *name, bool use, struct regio
 		close(fd);
 		return err_set(e, -EINVAL, "region %s: it is empty", name);
 	}
-	r->mapped = round_up(r->bytes, (size_t)sysconf(_SC_PAGESIZE));
+	r->mapped = (r->bytes + page - 1) / page * page;
 	rc = map(r, fd, PROT_READ, e);
 	close(fd); /* the mapping holds it */
 	return rc;

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define HUGE ((size_t)2 << 20)
+#include "base/map.h"
 
 uint64_t placement_available(void)
 {
@@ -33,27 +33,6 @@ static double gib(uint64_t bytes)
 	return (double)bytes / (1 << 30);
 }
 
-static size_t round_up(size_t n, size_t unit)
-{
-	return (n + unit - 1) / unit * unit;
-}
-
-/* The part of an over-long mapping that starts at a multiple of 2 MiB; the rest is given back. */
-static void *map_aligned(size_t bytes)
-{
-	size_t len = bytes + HUGE;
-	char *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	size_t lead;
-
-	if (p == MAP_FAILED)
-		return NULL;
-	lead = -(uintptr_t)p & (HUGE - 1);
-	if (lead)
-		munmap(p, lead);
-	munmap(p + lead + bytes, len - lead - bytes);
-	return p + lead;
-}
-
 static int bind_to_node(void *base, size_t bytes, int node, struct err *e)
 {
 	if (numa_available() < 0 || node > numa_max_node()) {
@@ -70,7 +49,7 @@ static int bind_to_node(void *base, size_t bytes, int node, struct err *e)
 
 int placement_alloc(struct placement *p, size_t bytes, int node, struct err *e)
 {
-	size_t mapped, page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t mapped;
 	uint64_t available = placement_available();
 	int rc;
 
@@ -84,8 +63,8 @@ int placement_alloc(struct placement *p, size_t bytes, int node, struct err *e)
 			       "stop other programs, use a smaller context or a smaller model",
 			       gib(bytes), gib(available), gib(bytes - available));
 	/* Huge pages at the end too, unless the whole is smaller than one. */
-	mapped = round_up(bytes, bytes < HUGE && page < HUGE ? page : HUGE);
-	p->base = map_aligned(mapped);
+	mapped = map_size(bytes);
+	p->base = map_aligned(mapped, PROT_READ | PROT_WRITE, 0);
 	if (!p->base)
 		return err_set(e, -ENOMEM,
 			       "memory: %.2f GiB cannot be mapped: %s: raise ulimit -v or "
@@ -101,7 +80,7 @@ int placement_alloc(struct placement *p, size_t bytes, int node, struct err *e)
 		}
 	}
 	/* Advice only: without huge pages, or in a core dump of everything, it still works. */
-	if (mapped >= HUGE)
+	if (mapped >= HUGE_PAGE)
 		madvise(p->base, mapped, MADV_HUGEPAGE);
 	madvise(p->base, mapped, MADV_DONTDUMP);
 	return 0;
