@@ -3,7 +3,6 @@
  * llmctl mem: where every byte of MemTotal is (memory/meminfo.h), as a bar and a table, a line, or
  * JSON.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
@@ -351,10 +350,7 @@ int cmd_mem(int argc, char **argv)
 			json = true;
 			break;
 		case OPT_WATCH:
-			seconds = 1;
-			if (!optarg && optind < argc && isdigit((unsigned char)*argv[optind]))
-				optarg = argv[optind++];
-			if (optarg && !ctl_double("--watch", optarg, 0.05, 86400, &seconds))
+			if (!ctl_watch(argc, argv, &seconds))
 				return 2;
 			break;
 		case OPT_PATH:

@@ -522,11 +522,7 @@ int cmd_status(int argc, char **argv)
 			socket = optarg;
 			break;
 		case OPT_WATCH:
-			seconds = 1;
-			/* Its value may also stand behind it. */
-			if (!optarg && optind < argc && isdigit((unsigned char)*argv[optind]))
-				optarg = argv[optind++];
-			if (optarg && !ctl_double("--watch", optarg, 0.05, 86400, &seconds))
+			if (!ctl_watch(argc, argv, &seconds))
 				return 2;
 			break;
 		case OPT_JSON:

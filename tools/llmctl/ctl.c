@@ -3,6 +3,7 @@
  * What the commands of llmctl share (ctl.h). The only state is the progress display's and the
  * Ctrl-C flag, both of this process.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
@@ -89,6 +90,14 @@ bool ctl_double(const char *option, const char *text, double lo, double hi, doub
 		return false;
 	}
 	return true;
+}
+
+bool ctl_watch(int argc, char **argv, double *seconds)
+{
+	*seconds = 1;
+	if (!optarg && optind < argc && isdigit((unsigned char)*argv[optind]))
+		optarg = argv[optind++];
+	return !optarg || ctl_double("--watch", optarg, 0.05, 86400, seconds);
 }
 
 void ctl_common_defaults(struct engine_opts *o)

@@ -61,6 +61,11 @@ int ctl_common_option(int opt, const char *arg, struct engine_opts *o);
 /* Numbers of options: whole text, in [lo, hi]; false prints the message (exit 2 is the caller's). */
 bool ctl_int(const char *option, const char *text, long long lo, long long hi, long long *out);
 bool ctl_double(const char *option, const char *text, double lo, double hi, double *out);
+/*
+ * `--watch` was read, with or without a value: seconds between two looks, 1 without; the value may also
+ * stand behind it. False after a message.
+ */
+bool ctl_watch(int argc, char **argv, double *seconds);
 
 /* A bar on stderr for work that takes more than 2 s; silent unless stderr is a capable terminal.
  * ctl_progress() has the type of engine_opts.progress; ctx unused. ctl_progress_end() wipes it. */
