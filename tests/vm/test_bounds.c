@@ -12,19 +12,6 @@
 static struct batch b;
 static union message m;
 
-static int64_t attribute(const struct backend *be, const char *name)
-{
-	char path[64], text[64] = "";
-	int fd;
-
-	snprintf(path, sizeof(path), "/sys/class/misc/%s/%s", be->node + strlen("/dev/"), name);
-	fd = open(path, O_RDONLY);
-	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
-		strcpy(text, "-1");
-	close(fd);
-	return atoll(text);
-}
-
 static void start(const struct backend *be, uint64_t id)
 {
 	b.n = b.count = 0;

@@ -186,6 +186,20 @@ __attribute__((unused)) static int attach(struct backend *b, const char *name, u
 	return rc;
 }
 
+/* A number in the device's sysfs folder; -1: it cannot be read. */
+__attribute__((unused)) static int64_t attribute(const struct backend *be, const char *name)
+{
+	char path[64], text[64] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/class/misc/%s/%s", be->node + strlen("/dev/"), name);
+	fd = open(path, O_RDONLY);
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		strcpy(text, "-1");
+	close(fd);
+	return atoll(text);
+}
+
 /* Otherwise clients wait for ten minutes, so that a slow machine changes nothing. */
 __attribute__((unused)) static void set_recovery(const struct backend *be, unsigned int ms)
 {
