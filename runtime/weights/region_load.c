@@ -15,16 +15,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/fnv.h"
+#include "base/map.h"
 
 #define LABEL_MAX 48
 #define WAIT_NS	  50000000
 /* Longer than a file system's clock stands still. */
 #define CLOCK_NS 20000000
+/* Memory that is made in one call, which no signal ends. */
+#define HUGE_STEP ((size_t)64 << 20)
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 static void note(const struct weights_opts *o, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -369,6 +377,29 @@ static int create_region(struct placement *p, struct weights_job *j, struct err 
 	return rc;
 }
 
+/*
+ * A memfd is of small pages, whatever is advised, where shmem_enabled says so, as most systems' does.
+ * Asked for in so many words huge ones are to be had all the same (since Linux 6.1), before the
+ * weights come: whoever maps them has a five-hundredth of the page faults. What cannot be had stays
+ * small.
+ */
+static void ask_for_huge_pages(const struct placement *p, const struct weights_job *j)
+{
+	char *base = p->region.base;
+
+	for (size_t at = 0; at < p->region.mapped; at += HUGE_STEP) {
+		size_t n = p->region.mapped - at;
+
+		n = n < HUGE_STEP ? n : HUGE_STEP;
+		/* Where there is no page at all it is refused. */
+		for (size_t i = 0; i < n; i += HUGE_PAGE)
+			base[at + i] = 0;
+		if (madvise(base + at, n, MADV_COLLAPSE))
+			return;
+		tell(j, 0, j->bytes);
+	}
+}
+
 /* 1: found, 0: created, or an error. */
 static int find_or_create(struct placement *p, struct weights_job *j, struct err *e)
 {
@@ -381,6 +412,8 @@ static int find_or_create(struct placement *p, struct weights_job *j, struct err
 		if (rc == -ENOENT) {
 			tries++;
 			rc = create_region(p, j, e);
+			if (!rc && p->store.place == REGION_KEEPER)
+				ask_for_huge_pages(p, j);
 			if (rc != -EEXIST)
 				return rc;
 			continue;

@@ -38,6 +38,19 @@ s.connect(sys.argv[1])
 print(struct.unpack("3i", s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])' "$1"
 }
 
+# whether this kernel makes huge pages of a memfd that is small pages, as MADV_COLLAPSE asks
+collapses() {
+	python3 -c 'import ctypes, os, sys
+fd = os.memfd_create("probe")
+os.ftruncate(fd, 2 << 20)
+c = ctypes.CDLL(None)
+c.mmap.restype = ctypes.c_void_p
+at = c.mmap(ctypes.c_void_p(0x200000000000), ctypes.c_size_t(2 << 20), 3, 1, fd, ctypes.c_long(0))
+if at != 0x200000000000: sys.exit(1)
+ctypes.memset(at, 0, 1)
+sys.exit(c.madvise(ctypes.c_void_p(at), ctypes.c_size_t(2 << 20), 25) != 0)'
+}
+
 # ---- nothing yet
 check "region list: nothing, no error" "$ctl" region list 2>/dev/null
 check "model list --json: an empty list" [ "$("$ctl" model list --json)" = "[]" ]
@@ -73,6 +86,12 @@ else
 fi
 ask "$q" >"$tmp/got"
 check "the same answer" cmp "$tmp/want" "$tmp/got"
+if collapses; then
+	huge=$(awk '/^ShmemPmdMapped/ { n += $2 } END { print n }' /proc/"$daemon"/smaps)
+	check "mapped in huge pages: $huge kB" [ "$huge" -gt 0 ]
+else
+	skip "this kernel has no huge pages for a memfd"
+fi
 stop_daemon 9
 
 # ---- an answer goes on across it
