@@ -18,4 +18,8 @@ bench-vm: $(O)/llmdevd $(O)/llmctl ## what the kernel module costs beside a sock
 	$(Q)tools/deps check
 	$(Q)LLMDEV_BUILD=$(O) tests/bench/vm_device.py $(if $(JSON),--json $(JSON))
 
+.PHONY: bench-restart
+bench-restart: $(O)/llmdevd $(O)/llmctl $(O)/llmdev-keeper ## kill -9, until the next daemon's first token: weights that are read or found (5 GB of disk)
+	$(Q)tests/bench/restart.py --build $(O) $(if $(JSON),--json $(JSON))
+
 -include $(patsubst tests/bench/%.c,$(O)/tests/bench/%.d,$(wildcard tests/bench/*.c))
