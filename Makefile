@@ -171,7 +171,7 @@ $(O)/llmdev-gateway: $(call obj,$(HTTP_SRC) runtime/base/notify.c runtime/base/s
 # Small: it stays when everything else is gone.
 $(O)/llmdev-keeper: override LDLIBS =
 $(O)/llmdev-keeper: $(call obj,tools/keeper/main.c runtime/memory/keeper.c runtime/memory/keeper_msg.c runtime/memory/region_name.c \
-		    runtime/base/err.c)
+		    runtime/base/notify.c runtime/base/err.c)
 	$(link)
 $(O)/tests/test_%: $(O)/tests/unit/test_%.o $(HTTP_LIB) $(CTL_LIB) $(DAEMON_LIB) $(DEV_LIB) $(RT_LIB)
 	$(link) $(MHD)

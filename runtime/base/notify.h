@@ -7,5 +7,7 @@
  * $NOTIFY_SOCKET names. Nothing depends on its arrival.
  */
 void notify_manager(const char *state);
+/* The same with a descriptor, such as "FDSTORE=1" wants; -1: none. */
+void notify_manager_fd(const char *state, int pass);
 
 #endif

@@ -22,6 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/notify.h"
+
+#define FIRST_STORED 3 /* descriptor of what the service manager hands out */
 /* After the last one is gone, and before the first one comes. */
 #define IDLE_MS	 3000
 #define CHECK_MS 10000 /* that the socket is still there */
@@ -97,6 +100,7 @@ static uint32_t users(const struct keeper *k, const struct kept *one)
 	return n;
 }
 
+/* `client`: who fills it; -1: nobody, it is filled. */
 static int claim(struct keeper *k, int client, const char *name)
 {
 	struct kept *one = find(k, name);
@@ -111,7 +115,7 @@ static int claim(struct keeper *k, int client, const char *name)
 	snprintf(one->name, sizeof(one->name), "%s", name);
 	one->fd = -1;
 	one->claimer = client;
-	one->pid = k->client[client].pid;
+	one->pid = client < 0 ? 0 : k->client[client].pid;
 	one->created_ns = now_ns();
 	k->kept[k->n_kept++] = one;
 	return 0;
@@ -133,8 +137,55 @@ static int keep(struct keeper *k, int client, const char *name, int fd)
 	one->claimer = -1;
 	one->bytes = (uint64_t)st.st_size;
 	one->created_ns = now_ns();
-	k->client[client].uses = one;
+	if (client >= 0)
+		k->client[client].uses = one;
 	return 0;
+}
+
+/* ---- the service manager ------------------------------------------------------------------------------ */
+
+/*
+ * It holds the same descriptors, where it is told so (FileDescriptorStoreMax=), and hands them to the
+ * next keeper: see sd_pid_notify_with_fds(3), sd_listen_fds(3). Its names have no colons, ours no slashes.
+ * `fd` -1: it may let go of it.
+ */
+static void tell_manager(const char *name, int fd)
+{
+	char state[REGION_NAME_MAX + 32];
+
+	snprintf(state, sizeof(state), "%s=1\nFDNAME=%s", fd < 0 ? "FDSTOREREMOVE" : "FDSTORE",
+		 name);
+	for (char *c = state; *c; c++)
+		*c = *c == ':' ? '/' : *c;
+	notify_manager_fd(state, fd);
+}
+
+/* What the last keeper held; anything else is closed. */
+static void take_stored(struct keeper *k)
+{
+	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+	const char *names = getenv("LISTEN_FDNAMES");
+	int n = pid && count && strtol(pid, NULL, 10) == getpid() ? atoi(count) : 0;
+
+	for (int fd = FIRST_STORED;
+	     names && n > 0 && n <= KEEPER_MAX_REGIONS && fd < FIRST_STORED + n; fd++) {
+		size_t len = strcspn(names, ":");
+		char name[REGION_NAME_MAX] = "";
+
+		if (len < sizeof(name))
+			memcpy(name, names, len);
+		names += len + (names[len] == ':');
+		for (char *c = name; *c; c++)
+			*c = *c == '/' ? ':' : *c;
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+		if (!region_name_ok(name) || claim(k, -1, name)) {
+			close(fd);
+		} else if (keep(k, -1, name, fd)) {
+			close(fd);
+			tell_manager(name, -1);
+			drop(k, find(k, name));
+		}
+	}
 }
 
 static void describe(const struct keeper *k, const struct kept *one, struct keeper_msg *m)
@@ -198,8 +249,10 @@ static bool serve_request(struct keeper *k, int i, const struct keeper_msg *q, i
 		a.error = claim(k, i, q->name);
 	} else if (q->op == KEEPER_KEEP) {
 		a.error = keep(k, i, q->name, fd);
-		if (!a.error)
+		if (!a.error) {
+			tell_manager(q->name, fd);
 			fd = -1;
+		}
 	} else if (q->op == KEEPER_OPEN || q->op == KEEPER_DROP) {
 		one = find(k, q->name);
 		a.error = !one ? ENOENT : one->fd < 0 ? EAGAIN : 0;
@@ -212,6 +265,7 @@ static bool serve_request(struct keeper *k, int i, const struct keeper_msg *q, i
 		describe(k, one, &a);
 		pass = one->fd;
 	} else if (one && !a.error) {
+		tell_manager(q->name, -1);
 		drop(k, one);
 	}
 	if (fd >= 0)
@@ -376,6 +430,7 @@ int keeper_serve(const char *path, bool stay, struct err *e)
 	rc = k->signals < 0 ? err_set(e, -errno, "signalfd: %s", strerror(errno))
 			    : listen_at(k, path, e);
 	if (!rc) {
+		take_stored(k);
 		while (turn(k, stay))
 			;
 		unlink(path);
