@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""What the kernel module costs beside a Unix socket that carries the same bytes, in virtual machines.
+"""What the kernel module costs beside a Unix socket that carries the same bytes, and its regions beside
+anonymous memory, in virtual machines.
 
 usage: tests/bench/vm_device.py [--kernel 6.1] [--only PART,...] [--json FILE]
 
@@ -13,6 +14,9 @@ Parts, each a boot of its own (tests/vm/run), medians:
             no tracepoint calls at all (built for this in a copy)
   streams   64 files that get 100 tokens a second each from llmdevd, a model that costs next to
             nothing: CPU time of the whole machine for a token, over the device and over the socket
+  regions   a file read by O_DIRECT and by io_uring into fixed buffers: speed into a region by that into
+            anonymous memory in huge pages (and in small ones), in instructions of the process and in
+            time, on a virtual disk
 
 Environment: LLMDEV_BUILD (build), with llmdevd and llmctl in it; CC. Prints a table, or with --json
 writes every figure. Exit status 1 if a goal is missed.
@@ -31,6 +35,7 @@ BUILD = os.path.realpath(os.path.join(ROOT, os.environ.get("LLMDEV_BUILD", "buil
 WORK = os.path.join(BUILD, "bench-vm")
 RATIO = 1.5  # goal of counted and timed
 MORE_CPU = 1.05  # goal of streams
+READ_RATIO = 0.95  # goal of regions
 FILES, PACE, ROUNDS, SECONDS = 64, 100, 2, 1
 
 
@@ -45,12 +50,12 @@ def compile_static(name):
     return out
 
 
-def boot(args, script, files, tree=ROOT, option=()):
+def boot(args, script, files, tree=ROOT, option=(), seconds=None):
     """Figures that the guest's script printed."""
     path = os.path.join(WORK, "measure.sh")
     with open(path, "w") as f:
         f.write("#!/bin/sh\nset -e\n" + script)
-    command = ["tests/vm/run", "-k", args.kernel, "-s", str(args.seconds), *option]
+    command = ["tests/vm/run", "-k", args.kernel, "-s", str(seconds or args.seconds), *option]
     for source, dest in files:
         command += ["-f", "%s:%s" % (source, dest)]
     run = subprocess.run(command + [path], cwd=tree, stdout=subprocess.PIPE, text=True,
@@ -165,10 +170,33 @@ def streams(args):
     return out
 
 
+def regions(args):
+    """All figures; False: a goal is missed."""
+    disk, figures, good = ": <<'RUN'\n// disk: 64\nRUN\n", [], True
+    program = [(compile_static("vm_region"), "/bin/vm_region")]
+    # Where instructions are the clock, hours pass while the machine waits for its disk. A machine of
+    # less than 512 MiB has no huge pages for anonymous memory.
+    figures += boot(args, disk + "vm_region run 12\n", program, option=["-c", "-m", "1024"],
+                    seconds=1000 * args.seconds)
+    figures += boot(args, disk + "vm_region time 60\n", program, option=["-m", "1024"])
+    print("reading 16 MiB past the page cache into %d MiB of huge pages of a region" % (figures[0]["huge_bytes"] >> 20))
+    for f in figures:
+        if f["figure"] == "memory":
+            continue
+        # Where a host has other work, a quarter of the samples is that.
+        noisy = any(f[m + "_p75"] > 1.25 * f[m + "_p25"] for m in ("region", "anonymous"))
+        missed = f["ratio"] < READ_RATIO
+        good &= noisy or not missed
+        print("  %-10s region %9d, anonymous %9d (small pages %9d) %s: %.3f of the speed%s" % (
+            f["figure"], f["region"], f["anonymous"], f["small"], f["unit"], f["ratio"],
+            "  (a busy host: counts for nothing)" if noisy else "  MISSED (%.2f)" % READ_RATIO if missed else ""))
+    return figures, good
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernel", default="6.1")
-    parser.add_argument("--only", default="counted,timed,traced,streams", metavar="PART,...")
+    parser.add_argument("--only", default="counted,timed,traced,streams,regions", metavar="PART,...")
     parser.add_argument("--seconds", type=int, default=600, help="that a machine may take")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
@@ -193,6 +221,9 @@ def main():
     if "streams" in parts:
         out["streams"] = streams(args)
         good &= out["streams"]["ratio"] < MORE_CPU
+    if "regions" in parts:
+        out["regions"], met = regions(args)
+        good &= met
     if args.json:
         with open(args.json, "w") as f:
             json.dump(out, f, indent=1)
