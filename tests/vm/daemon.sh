@@ -4,30 +4,7 @@
 # The real llmdevd behind the real /dev/llm0 (see run; check-daemon puts the files in): text mode
 # from a shell, kills of the daemon in the middle of answers, another model. Runs in the machine,
 # with busybox.
-n=0 bad=0
-ok() { n=$((n + 1)); if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; bad=1; fi; }
-note() { sed 's/^/# /' "$@"; }
-sys=/sys/class/misc/llm0
-log=/tmp/llmdevd.log
-daemon=
-of() { cat $sys/"$1" 2>/dev/null; }
-# start [OPTION...]: llmdevd, until it serves the device
-start() {
-	llmdevd "${model:-/model}" --device --socket /tmp/llm0.sock --threads 1 "$@" 2>>$log &
-	daemon=$!
-	for _ in $(seq 600); do
-		[ "$(of state)" = served ] && [ "$(of backend_pid)" = $daemon ] && return
-		[ -d /proc/$daemon ] || break
-		sleep 0.1
-	done
-	echo "# llmdevd did not start:"; note $log; return 1
-}
-stop() { kill -"${1:-9}" $daemon; wait $daemon 2>/dev/null; daemon=; }
-# until_tokens N: wait for so many tokens of the device in all
-until_tokens() {
-	for _ in $(seq 4000); do [ "$(of tokens)" -ge "$1" ] && return; sleep 0.02; done
-	return 1
-}
+. /llmdevd.sh
 q1="Why is the sky blue?" q2="What happens if the daemon is killed?"
 sampled='{"messages":[{"role":"user","content":"What is a mutex?"}],"temperature":1,"seed":7,"max_tokens":60}'
 
@@ -160,6 +137,17 @@ llmctl ask --quiet --device /dev/llm0 --deadline 1 "$q1" >/tmp/x 2>/tmp/x.err; [
 ok $? "a deadline while the daemon hangs"
 kill -CONT $daemon
 settles; ok $? "it wakes up and lets go"
+
+# ---- the administrator ends an answer: it is no part of the conversation, for this daemon and the next
+had=$(of tokens)
+exec 3<>/dev/llm0
+echo "$q2" >&3; cat <&3 >/tmp/x 2>/tmp/x.err & client=$!
+until_tokens $((had + 5)); echo 1 >$sys/abort
+wait $client; [ $? != 0 ] && grep -q "cancel" /tmp/x.err; ok $? "abort: $(head -1 /tmp/x.err)"
+echo "$q1" >&3; cat <&3 >/tmp/x; cmp /tmp/x /tmp/a1; ok $? "the next answer knows nothing of it"
+stop; start --pace 20
+echo "$q2" >&3; cat <&3 >/tmp/x; cmp /tmp/x /tmp/a2; ok $? "nor does the next daemon: the conversation goes on"
+exec 3>&-
 
 # ---- planned: the backend is asked to let go
 had=$(of tokens)

@@ -2,36 +2,16 @@
 # SPDX-License-Identifier: MIT
 #
 # Weights in regions of the real module (see run; check-restart puts the files in): a daemon that is
-# killed and started again reads none of them; what a loader leaves half written is replaced; other
+# killed and started again reads none of them; a loader that is killed half way leaves nothing; other
 # users' regions are not believed. Runs in the machine, with busybox.
 : <<'RUN'
 // disk: 64
 RUN
-n=0 bad=0
-ok() { n=$((n + 1)); if [ "$1" = 0 ]; then echo "ok $n - $2"; else echo "not ok $n - $2"; bad=1; fi; }
-note() { sed 's/^/# /' "$@"; }
-sys=/sys/class/misc/llm0
-log=/tmp/llmdevd.log
-daemon=
-of() { cat $sys/"$1" 2>/dev/null; }
-start() {
-	: >$log
-	llmdevd $model --device --socket /tmp/llm0.sock --threads 1 "$@" 2>>$log &
-	daemon=$!
-	for _ in $(seq 600); do
-		[ "$(of state)" = served ] && [ "$(of backend_pid)" = $daemon ] && return
-		[ -d /proc/$daemon ] || break
-		sleep 0.1
-	done
-	echo "# llmdevd did not start:"; note $log; return 1
-}
-stop() { kill -"${1:-9}" $daemon; wait $daemon 2>/dev/null; daemon=; }
-until_tokens() {
-	for _ in $(seq 4000); do [ "$(of tokens)" -ge "$1" ] && return; sleep 0.02; done
-	return 1
-}
+. /llmdevd.sh
+# fresh [OPTION...]: start it with an empty log
+fresh() { : >$log; start "$@"; }
 says() { grep -q "$1" $log; }
-bytes_read() { awk '/^rchar|^read_bytes/ { n += $2 } END { print n }' /proc/$daemon/io; }
+bytes_read() { [ -e /proc/self/io ] && awk '/^rchar|^read_bytes/ { n += $2 } END { print n }' /proc/$daemon/io; }
 regions() { llmctl region list 2>/dev/null | grep -c '^weights:'; }
 name() { llmctl region list | sed -n 's/^\(weights:[^ ]*\) .*/\1/p' | head -1; }
 users() { llmctl region list --json | sed -n 's/.*"users": \([0-9]*\).*/\1/p' | head -1; }
@@ -43,11 +23,11 @@ weights=$(wc -c <$model/model.safetensors)
 free_before=$(awk '/^MemFree/ { print $2 }' /proc/meminfo)
 
 # ---- cold, killed, warm
-start --weights anon; ok $? "llmdevd, weights in anonymous memory"
+fresh --weights anon; ok $? "llmdevd, weights in anonymous memory"
 cold=$(bytes_read)
 llmctl ask --quiet --device /dev/llm0 "$q1" >/tmp/a1
 stop
-start --weights region; ok $? "llmdevd, weights in a region"
+fresh --weights region; ok $? "llmdevd, weights in a region"
 says "loading into region weights:.*(kernel)"; ok $? "of the kernel: $(grep -o 'weights: .*' $log | head -1)"
 llmctl ask --quiet --device /dev/llm0 "$q1" >/tmp/a2
 cmp /tmp/a1 /tmp/a2; ok $? "the same answer"
@@ -55,20 +35,24 @@ exec 3<>/dev/llm0
 echo "$q1" >&3; cat <&3 >/tmp/b1
 stop
 [ "$(regions)" = 1 ]; ok $? "killed: the region stays"
-start --weights region
+fresh --weights region
 warm=$(bytes_read)
 says "found in region .*nothing to read"; ok $? "the next one finds it"
-[ $((cold - warm)) -gt $((weights * 9 / 10)) ]; ok $? "it has read $warm bytes, cold $cold: the weights are $weights"
+if [ -n "$warm" ]; then
+	[ $((cold - warm)) -gt $((weights * 9 / 10)) ]; ok $? "it has read $warm bytes, cold $cold: the weights are $weights"
+else
+	ok 0 "# SKIP this kernel does not count what a process reads"
+fi
 echo "$q2" >&3; cat <&3 >/tmp/b2
 exec 3>&-
 grep -q "continues. No token is lost or repeated" /tmp/b2; ok $? "the conversation goes on: $(head -c 60 /tmp/b2)..."
 stop
 
 # ---- in the middle of an answer
-start --weights region --pace 50
+fresh --weights region --pace 50
 had=$(of tokens)
 llmctl ask --quiet --device /dev/llm0 "$q1" >/tmp/a2 & client=$!
-until_tokens $((had + 7)); stop; start --weights region
+until_tokens $((had + 7)); stop; fresh --weights region
 wait $client; cmp /tmp/a1 /tmp/a2; ok $? "killed after 7 tokens of an answer: the same bytes"
 
 # ---- shared, let go of while it is used
@@ -89,10 +73,9 @@ stop TERM
 
 # ---- half written
 region_tool half "$region" 8388608 0; ok $? "a loader was killed half way"
-llmctl region list | grep -q "half written"; ok $? "region list says half written"
-start --weights region
-says "left half written"; ok $? "it is never used"
-says "loading into region" && [ "$(regions)" = 1 ]; ok $? "but replaced"
+[ "$(regions)" = 0 ]; ok $? "it leaves nothing"
+fresh --weights region
+says "loading into region" && [ "$(regions)" = 1 ]; ok $? "the next one loads"
 llmctl ask --quiet --device /dev/llm0 "$q1" >/tmp/a2; cmp /tmp/a1 /tmp/a2; ok $? "the same answer"
 stop; llmctl region destroy "$region"
 region_tool half "$region" 8388608 600 & holder=$!
@@ -102,7 +85,7 @@ for _ in $(seq 300); do grep -q "waiting for it" /tmp/log2 && break; sleep 0.1; 
 grep -q "process $holder is loading the same: waiting" /tmp/log2; ok $? "another process is at it: $(grep waiting /tmp/log2)"
 kill -9 $holder; wait $holder 2>/dev/null
 for _ in $(seq 600); do grep -q serving /tmp/log2 && break; sleep 0.1; done
-grep -q "left half written" /tmp/log2 && grep -q serving /tmp/log2; ok $? "when that one is killed the waiting one loads"
+grep -q "loading into region" /tmp/log2 && grep -q serving /tmp/log2; ok $? "when that one is killed the waiting one loads"
 kill $second; wait $second 2>/dev/null
 llmctl model unload --all 2>/dev/null
 region_tool half "$region" 8388608 600 & holder=$!
@@ -112,12 +95,12 @@ for _ in $(seq 300); do grep -q "waiting for it" /tmp/log2 && break; sleep 0.1; 
 kill $second; wait $second 2>/dev/null
 grep -q "stopped while loading" /tmp/log2 && [ "$(regions)" = 1 ]; ok $? "SIGTERM while it waits: it ends, the other one's region stays"
 kill -9 $holder; wait $holder 2>/dev/null
-llmctl model unload --all 2>/dev/null; [ "$(regions)" = 0 ]; ok $? "model unload --all takes half-written ones, too"
+[ "$(regions)" = 0 ]; ok $? "killed, that one leaves nothing"
 
 # ---- without a daemon
 llmctl model load $model --threads 1 >/tmp/name 2>/tmp/err; ok $? "model load"
 llmctl model list | grep -q "^model .*kernel .*$model"; ok $? "model list has it"
-start --weights region; says "nothing to read"; ok $? "a daemon finds it"
+fresh --weights region; says "nothing to read"; ok $? "a daemon finds it"
 stop; llmctl model unload --all 2>/dev/null
 
 # ---- rights

@@ -13,7 +13,7 @@ check-vm: ## test the kernel module in a VM: KERNEL=6.1|6.12|7.2|debug, VM_ARCH=
 	$(Q)LLMDEV_BUILD=$(O) KERNEL=$(KERNEL) ARCH=$(or $(VM_ARCH),x86_64) tests/run tests/vm/check
 
 .PHONY: check-vm-full
-check-vm-full: ## the same at length: 7.2, KASAN and lockdep, stress; an hour
+check-vm-full: $(O)/llmdevd $(O)/llmctl $(O)/llmdev-policyd ## the same at length: 7.2, KASAN and lockdep, stress; an hour
 	$(Q)tools/deps check
 	$(Q)LLMDEV_BUILD=$(O) tests/vm/full
 
@@ -22,8 +22,6 @@ demo-vm: $(O)/llmdevd $(O)/llmctl ## a shell in a VM with the built-in model beh
 	$(Q)tools/deps check
 	$(Q)LLMDEV_BUILD=$(O) tools/demo-vm $(if $(SCRIPT),script)
 
-# `make check` also boots two with the real llmdevd in them: tests/vm/daemon.sh, tests/vm/restart.sh.
-
-# And one with llmdev-policyd and llmctl: tests/vm/policy.sh.
-
+# `make check` also boots two with the real llmdevd in them (daemon.sh, restart.sh), and one with
+# llmdev-policyd and llmctl (policy.sh).
 CHECK_RUN += tests/vm/check-daemon tests/vm/check-policy tests/vm/check-restart tests/vm/check-6.1 tests/vm/check-6.12 tests/vm/check-6.1-arm64 tests/vm/check-numa tests/vm/check-debug
