@@ -19,9 +19,9 @@ static int utf8_sequence(const unsigned char *s)
 }
 
 /* Messages quote bytes of hostile files: keep them on one line and harmless to a terminal. */
-static void sanitise(char *msg)
+char *err_printable(char *text)
 {
-	unsigned char *s = (unsigned char *)msg;
+	unsigned char *s = (unsigned char *)text;
 
 	while (*s) {
 		int n = utf8_sequence(s);
@@ -32,6 +32,7 @@ static void sanitise(char *msg)
 		}
 		s += n;
 	}
+	return text;
 }
 
 int err_set(struct err *e, int code, const char *fmt, ...)
@@ -43,7 +44,7 @@ int err_set(struct err *e, int code, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
 	va_end(ap);
-	sanitise(e->msg);
+	err_printable(e->msg);
 	return code;
 }
 
@@ -61,6 +62,6 @@ int err_prefix(struct err *e, int code, const char *fmt, ...)
 	va_end(ap);
 	n = strlen(e->msg);
 	snprintf(e->msg + n, sizeof(e->msg) - n, ": %s", old);
-	sanitise(e->msg);
+	err_printable(e->msg);
 	return code;
 }

@@ -21,6 +21,9 @@ struct err {
  */
 int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* Replaces them in any text, in place: for what is shown on a terminal and was named by others. */
+char *err_printable(char *text);
+
 /* Put "prefix: " in front of the message already there; returns `code`. */
 int err_prefix(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

@@ -451,15 +451,21 @@ int room_make(const struct room_means *means, const struct room_goal *goal, room
 
 /* ---- the module ------------------------------------------------------------------------------ */
 
+const char *room_no_node(void)
+{
+	return access("/sys/module/llm", F_OK) ? "the module llm is not loaded: modprobe llm"
+					       : "the module llm is loaded, but this /dev has no "
+						 "such node: udevadm trigger, or "
+						 "give the container the device";
+}
+
 int room_control(struct err *e)
 {
 	struct llm_query q = {.size = sizeof(q)};
 	int fd = open(CONTROL, O_RDWR | O_CLOEXEC);
 
 	if (fd < 0 && errno == ENOENT)
-		return err_set(e, -ENOENT,
-			       CONTROL ": not there: the module llm is not loaded: "
-				       "modprobe llm");
+		return err_set(e, -ENOENT, CONTROL ": not there: %s", room_no_node());
 	if (fd < 0)
 		return err_set(e, -errno, CONTROL ": %s: it is for the group llmdev-admin and root",
 			       strerror(errno));

@@ -98,6 +98,8 @@ uint64_t room_margin(uint64_t bytes);
  * module without reclaim.
  */
 int room_control(struct err *e);
+/* Why there is no such node, and what to do: no module, or one whose node udev or a container lacks. */
+const char *room_no_node(void);
 /* What the module holds; `control` < 0: nothing. */
 void room_held(int control, struct mem_held *held);
 /* Its regions (llm.h), malloc'ed; none where they cannot be listed. */

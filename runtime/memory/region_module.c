@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "llm.h"
+#include "memory/reclaim.h"
 #include "memory/region_int.h"
 
 #define LIST_STEP 64
@@ -50,8 +51,8 @@ int region_module_connect(struct err *e)
 	int fd = open(REGION_CONTROL, O_RDWR | O_CLOEXEC);
 
 	if (fd < 0 && (errno == ENOENT || errno == ENXIO || errno == ENODEV))
-		return err_set(e, -ENOENT, "%s: the kernel module llm is not loaded: modprobe llm",
-			       REGION_CONTROL);
+		return err_set(e, access("/sys/module/llm", F_OK) ? -ENOENT : -ENXIO,
+			       "%s: not there: %s", REGION_CONTROL, room_no_node());
 	if (fd < 0)
 		return err_set(e, -errno, "%s: %s: regions need the group llmdev-admin, or root",
 			       REGION_CONTROL, strerror(errno));

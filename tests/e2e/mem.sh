@@ -32,6 +32,16 @@ big() {
 }
 check "a file that nobody has open, named with --path" big
 
+if [ "$(id -u)" = 0 ] && chmod 711 "$tmp" && cp "$llmctl" "$tmp/llmctl"; then
+	python3 - "$tmp/llmctl" >/dev/null 2>"$tmp/err" <<-'PY'
+	import os, sys
+	os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+	os.execv(sys.argv[1], ["llmctl", "mem"])
+	PY
+	check "another user: whose files were not looked at, and who may" grep -q '^not looked at: open files of [0-9]* process.*: not this user.s; sudo' "$tmp/err"
+	check "in JSON by kind" json 'set(j["not_looked_at"]) == {"processes_open_files", "processes_mapped_files", "files"}'
+fi
+
 # ---- a GB10 whose driver holds 80 GiB outside every counter
 mkdir -p "$tmp/gb10/proc"
 cat >"$tmp/gb10/proc/meminfo" <<'END'
@@ -120,6 +130,10 @@ check "--watch into a pipe that is closed ends" closed
 mkdir -p "$tmp/bad/proc"; echo "MemTotal: many" >"$tmp/bad/proc/meminfo"
 check "a /proc that is none" fails 1 "no line MemTotal" "$llmctl" mem --root "$tmp/bad"
 check "no /proc" fails 1 "No such file" "$llmctl" mem --root "$tmp/none"
+check "a --path that is not there" fails 1 "none: No such file" "$llmctl" mem --path "$tmp/none"
+check "an interval out of range" fails 2 "out of range" "$llmctl" mem --watch=0
+check "control characters of an argument are not passed to the terminal" fails 1 "a?b?.31m: there is none" "$llmctl" region info $'a\nb\033[31m'
+check "region list has nothing to verify" fails 2 "region: list, info NAME" "$llmctl" region list --verify
 check "an argument" fails 2 "takes no arguments" "$llmctl" mem all
 check "an interval that is none" fails 2 "not a number" "$llmctl" mem --watch=often
 check "--help" grep -q -- --watch <("$llmctl" mem --help)

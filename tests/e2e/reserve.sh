@@ -144,6 +144,12 @@ check "--detach without llmdev-policyd" says 1 "does not run" 1M --hold --detach
 for a in "" 0 -5 12Q 1.5G 99999999999999999999 99999T; do
 	check "a size that is none: '$a'" says 2 "is no size" -- "$a" true
 done
+check "no size" says 2 "give a SIZE, status or release"
+check "status of something" says 2 "status takes no arguments" status llama
+check "release has nothing to say in JSON" says 2 "release takes no arguments" release --json
+check "ready by a text that is in every line" says 2 "empty text" 1M --ready "" -- true
+check "a time out of range" says 2 "out of range" 1M --seconds 0 -- true
+check "nothing came in time: how long it was" says 1 "did not come within 0.3 s" 1M --hold --seconds 0.3 --until pid:$$
 check "no command" says 2 "give a COMMAND" 1M
 check "--hold without --until" says 2 "give a COMMAND" 1M --hold
 check "--until without --hold" says 2 "give a COMMAND" 1M --until 80 -- true

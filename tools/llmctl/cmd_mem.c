@@ -104,12 +104,12 @@ static void print_json(const struct view *v, size_t flags)
 	for (size_t i = 0; i < v->n_regions; i++) {
 		const struct llm_region_info *r = &v->regions[i];
 
-		json_array_append_new(list, json_pack("{ss sI sI sI si si}", "name",
+		json_array_append_new(list, json_pack("{ss sI sI sI sI si}", "name",
 						      (const char *)r->name, "bytes",
 						      (json_int_t)r->bytes, "resident",
 						      (json_int_t)r->resident, "huge_bytes",
-						      (json_int_t)r->huge_bytes, "uid", (int)r->uid,
-						      "pid", (int)r->pid));
+						      (json_int_t)r->huge_bytes, "uid",
+						      (json_int_t)r->uid, "pid", (int)r->pid));
 	}
 	json_object_set_new(j, "regions", list);
 	if (v->by_filesystem) {
@@ -124,7 +124,12 @@ static void print_json(const struct view *v, size_t flags)
 							      (json_int_t)f->files));
 		}
 		json_object_set_new(j, "filesystems", list);
-		json_object_set_new(j, "not_looked_at", number(v->files.unreadable));
+		json_object_set_new(j, "not_looked_at",
+				    json_pack("{sI sI sI}", "processes_open_files",
+					      (json_int_t)v->files.no_open,
+					      "processes_mapped_files",
+					      (json_int_t)v->files.no_mapped, "files",
+					      (json_int_t)v->files.no_file));
 	}
 	json_dumpf(j, stdout, flags | JSON_PRESERVE_ORDER);
 	putchar('\n');
@@ -234,6 +239,33 @@ static int print_table(const struct view *v, int rows)
 	return n;
 }
 
+static void say_not_looked_at(const struct mem_files *f)
+{
+	const struct {
+		uint64_t n;
+		const char *of;
+	} part[] = {{f->no_open, "open files of %llu process%s"},
+		    {f->no_mapped, "mapped files of %llu process%s"},
+		    {f->no_file, "%llu file%s"}};
+	bool any = false;
+
+	for (size_t i = 0; i < 3; i++) {
+		if (!part[i].n)
+			continue;
+		fputs(any ? ", " : "not looked at: ", stderr);
+		fprintf(stderr, part[i].of, (unsigned long long)part[i].n,
+			part[i].n == 1 ? ""
+			: i < 2	       ? "es"
+				       : "s");
+		any = true;
+	}
+	if (any)
+		fprintf(stderr, ": %s\n",
+			geteuid() ? "not this user's; sudo llmctl mem sees more"
+				  : "this root may not, as in a container or sandbox (it takes "
+				    "CAP_SYS_PTRACE and CAP_SYS_ADMIN)");
+}
+
 static void print_filesystems(const struct view *v)
 {
 	char size[MEM_SIZE_TEXT], dirty[MEM_SIZE_TEXT];
@@ -253,9 +285,7 @@ static void print_filesystems(const struct view *v)
 	snprintf(line, sizeof(line), "cache of files that nobody has open: %s",
 		 mem_size(size, v->m.cached > v->files.cached ? v->m.cached - v->files.cached : 0));
 	put_line(line, width, false);
-	if (v->files.unreadable)
-		fprintf(stderr, "%llu files or processes could not be looked at: root sees all\n",
-			(unsigned long long)v->files.unreadable);
+	say_not_looked_at(&v->files);
 }
 
 /* One sample a line. */
@@ -373,8 +403,10 @@ int cmd_mem(int argc, char **argv)
 	if (view_read(&v, root, &e))
 		return ctl_fail("mem: %s", e.msg);
 	v.by_filesystem = !*root;
-	if (v.by_filesystem)
-		mem_files_read(&v.files, paths, n_paths);
+	if (v.by_filesystem && mem_files_read(&v.files, paths, n_paths, &e)) {
+		view_free(&v);
+		return ctl_fail("mem: %s", e.msg);
+	}
 	if (json) {
 		print_json(&v, JSON_INDENT(2));
 	} else {

@@ -117,7 +117,7 @@ static int info(const char *name, const struct options *o)
 {
 	const struct region_fact *f;
 	struct regions r;
-	char a[REGIONS_SIZE], b[REGIONS_SIZE], c[REGIONS_AGE];
+	char a[REGIONS_SIZE], b[REGIONS_SIZE], c[REGIONS_AGE], creator[40] = "";
 	json_t *j = NULL;
 	bool good;
 
@@ -127,14 +127,16 @@ static int info(const char *name, const struct options *o)
 		regions_close(&r);
 		return 1;
 	}
+	if (f->pid)
+		snprintf(creator, sizeof(creator), ", process %d", (int)f->pid);
 	if (o->json)
 		j = regions_json(f);
 	else
 		printf("region     %s\nplace      %s\nsize       %s, %s in 2 MiB pages\n"
-		       "state      %s, %s old\nowner      uid %u, process %d\nusers      %u\n",
+		       "state      %s, %s old\nowner      uid %u%s\nusers      %u\n",
 		       f->name, region_place_name(f->place), regions_size(a, f->bytes),
 		       f->place == REGION_MODULE ? regions_size(b, f->huge_bytes) : "unknown part",
-		       regions_state(f), regions_age(c, f), f->uid, f->pid, f->users);
+		       regions_state(f), regions_age(c, f), f->uid, creator, f->users);
 	good = describe_weights(&r.store[f->place], f, o, j);
 	if (j) {
 		json_dumpf(j, stdout, JSON_INDENT(2));
@@ -189,11 +191,11 @@ int cmd_region(int argc, char **argv)
 	}
 	n = argc - optind;
 	arg = argv + optind;
-	if (n == 1 && !strcmp(arg[0], "list"))
+	if (n == 1 && !strcmp(arg[0], "list") && !o.verify)
 		return list(&o);
 	if (n == 2 && !strcmp(arg[0], "info"))
 		return info(arg[1], &o);
-	if (n < 2 || strcmp(arg[0], "destroy") != 0)
+	if (n < 2 || strcmp(arg[0], "destroy") != 0 || o.json || o.verify)
 		return ctl_usage(USAGE, "region: list, info NAME or destroy NAME...");
 	for (int i = 1; i < n; i++)
 		rc |= destroy(arg[i]);

@@ -25,7 +25,8 @@
 	"reserve SIZE [--ready COND] [OPTIONS] -- COMMAND [ARGUMENTS]\n"                           \
 	"       llmctl reserve SIZE --hold --until COND [--detach] [OPTIONS]\n"                    \
 	"       llmctl reserve SIZE --keep\n"                                                      \
-	"       llmctl reserve status|release [--json]\n"                                          \
+	"       llmctl reserve status [--json]\n"                                                  \
+	"       llmctl reserve release\n"                                                          \
 	"  --ready COND   PORT, http:PORT/PATH, regex:TEXT (of its output), fd[:N] (it writes a "  \
 	"byte\n"                                                                                   \
 	"                 there), mapping:TEXT (it maps a file of that name); else until it "      \
@@ -38,6 +39,7 @@
 	"  --anyway       go on though there is less\n"                                            \
 	"  --quiet        say nothing but errors"
 #define MAX_PATHS 64
+#define MAX_BYTES ((uint64_t)1 << 46)
 
 enum {
 	OPT_READY = 1,
@@ -78,6 +80,19 @@ static json_t *module_status(int control)
 			 (json_int_t)s.floor_blocks, "events", (json_int_t)s.events);
 }
 
+/* Whoever asked with --detach has ended since: what it waits for tells more than its id. */
+static void print_hold(const json_t *hold)
+{
+	const char *until = json_string_value(json_object_get(hold, "until"));
+	char a[MEM_SIZE_TEXT], b[MEM_SIZE_TEXT];
+
+	printf("  %s held for %s%s%s, %.0f s more at most, %s not taken yet\n",
+	       mem_size(a, (uint64_t)json_integer_value(json_object_get(hold, "bytes"))),
+	       json_string_value(json_object_get(hold, "who")), until ? " until " : "",
+	       until ? until : "", json_number_value(json_object_get(hold, "seconds")),
+	       mem_size(b, (uint64_t)json_integer_value(json_object_get(hold, "left"))));
+}
+
 static void print_status(const struct mem_now *n, json_t *module, const char *no_module,
 			 json_t *policy, const char *no_policy)
 {
@@ -110,10 +125,7 @@ static void print_status(const struct mem_now *n, json_t *module, const char *no
 	       (long long)json_integer_value(json_object_get(policy, "floor_blocks")),
 	       json_array_size(json_object_get(policy, "holds")));
 	json_array_foreach (json_object_get(policy, "holds"), i, hold)
-		printf("  %s held for %s, %s not taken yet\n",
-		       mem_size(a, (uint64_t)json_integer_value(json_object_get(hold, "bytes"))),
-		       json_string_value(json_object_get(hold, "who")),
-		       mem_size(b, (uint64_t)json_integer_value(json_object_get(hold, "left"))));
+		print_hold(hold);
 }
 
 static int status(bool as_json)
@@ -227,7 +239,7 @@ static int hold(const struct args *a)
 	if (ctl_sigint())
 		return 130;
 	return rc > 0 ? 0
-		      : ctl_fail("reserve: %s did not come within %.0f s", a->until, a->o.seconds);
+		      : ctl_fail("reserve: %s did not come within %g s", a->until, a->o.seconds);
 }
 
 /* ---- options --------------------------------------------------------------------------------- */
@@ -305,12 +317,16 @@ static int run(struct args *a, char **argv, int n)
 
 	if (n == 1 && !strcmp(what, "status"))
 		return status(a->json);
-	if (n == 1 && !strcmp(what, "release"))
+	if (n == 1 && !strcmp(what, "release") && !a->json)
 		return release();
-	if (!n || !size_parse(what, &a->o.bytes) || !a->o.bytes || a->o.bytes > (uint64_t)1 << 46) {
-		ctl_usage(USAGE, "reserve: `%s` is no size: give one like 96G", what);
-		return 2;
-	}
+	if (!n || !strcmp(what, "status") || !strcmp(what, "release"))
+		return ctl_usage(USAGE,
+				 n ? "reserve: %s takes no arguments"
+				   : "reserve: give a SIZE, status or release",
+				 what);
+	if (!size_parse(what, &a->o.bytes) || !a->o.bytes || a->o.bytes > MAX_BYTES)
+		return ctl_usage(USAGE, "reserve: `%s` is no size: give one like 96G, 64T at most",
+				 what);
 	if (a->json || (a->hold ? !a->until || n > 1 || a->ready || a->keep
 				: a->until || a->detach || (a->keep ? n > 1 || a->ready : n < 2)))
 		return ctl_usage(USAGE,

@@ -18,6 +18,8 @@
 #include "ctl.h"
 #include "lib/llmdev.h"
 
+#define MESSAGE_MAX 2048
+
 static volatile sig_atomic_t sigint_seen;
 
 static struct {
@@ -25,16 +27,23 @@ static struct {
 	bool visible;
 } progress;
 
+/* One line, whatever the arguments hold: names are quoted in it as the user gave them. */
+__attribute__((format(printf, 1, 0))) static void complain(const char *fmt, va_list ap)
+{
+	char line[MESSAGE_MAX];
+
+	ctl_progress_end();
+	vsnprintf(line, sizeof(line), fmt, ap);
+	fprintf(stderr, "llmctl: %s\n", err_printable(line));
+}
+
 int ctl_fail(const char *fmt, ...)
 {
 	va_list ap;
 
-	ctl_progress_end();
-	fputs("llmctl: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	complain(fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 	return 1;
 }
 
@@ -42,11 +51,10 @@ int ctl_usage(const char *usage, const char *fmt, ...)
 {
 	va_list ap;
 
-	fputs("llmctl: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	complain(fmt, ap);
 	va_end(ap);
-	fprintf(stderr, "\nusage: llmctl %s\n", usage);
+	fprintf(stderr, "usage: llmctl %s\n", usage);
 	return 2;
 }
 
@@ -72,8 +80,8 @@ bool ctl_int(const char *option, const char *text, long long lo, long long hi, l
 	errno = 0;
 	*out = strtoll(text, &end, 10);
 	if (errno || end == text || *end || *out < lo || *out > hi) {
-		ctl_fail("%s: `%s` is not a whole number: give one from %lld to %lld", option, text,
-			 lo, hi);
+		ctl_fail("%s: `%s` is %s: give one from %lld to %lld", option, text,
+			 end == text || *end ? "not a whole number" : "out of range", lo, hi);
 		return false;
 	}
 	return true;
@@ -86,7 +94,9 @@ bool ctl_double(const char *option, const char *text, double lo, double hi, doub
 	errno = 0;
 	*out = strtod(text, &end);
 	if (errno || end == text || *end || isnan(*out) || *out < lo || *out > hi) {
-		ctl_fail("%s: `%s` is not a number: give one from %g to %g", option, text, lo, hi);
+		ctl_fail("%s: `%s` is %s: give one from %g to %g", option, text,
+			 end == text || *end || isnan(*out) ? "not a number" : "out of range", lo,
+			 hi);
 		return false;
 	}
 	return true;

@@ -187,7 +187,8 @@ static void check_log(const struct doctor *d, struct finding *f)
 	}
 	n = count_lines(d->facts.log, "Xid", last);
 	if (n) {
-		finding_set(f, DOCTOR_WARN, "%d errors of the GPU (Xid), the last: %s", n, last);
+		finding_set(f, DOCTOR_WARN, "%d error%s of the GPU (Xid), the last: %s", n,
+			    n == 1 ? "" : "s", last);
 		return;
 	}
 	n = count_lines(d->facts.log, "Out of memory: Killed process", last);
@@ -196,8 +197,8 @@ static void check_log(const struct doctor *d, struct finding *f)
 	if (cut)
 		*cut = '\0';
 	if (n)
-		finding_set(f, DOCTOR_WARN, "%d processes were killed for memory, the last: %s", n,
-			    last);
+		finding_set(f, DOCTOR_WARN, "%d %s killed for memory, the last: %s", n,
+			    n == 1 ? "process was" : "processes were", last);
 	else
 		finding_set(f, DOCTOR_OK,
 			    "no errors of the GPU's driver, nobody killed for memory");

@@ -76,7 +76,7 @@ static int add(void *ctx, int fd, const char *path, const struct stat *st)
 	    fs.f_type == TMPFS_MAGIC || fs.f_type == HUGETLBFS_MAGIC)
 		return 0;
 	if (cache_status(fd, path, &c, NULL)) {
-		s->m->unreadable++;
+		s->m->no_file++;
 		return 0;
 	}
 	f = c.cached ? filesystem(s->m, st->st_dev) : NULL;
@@ -89,19 +89,18 @@ static int add(void *ctx, int fd, const char *path, const struct stat *st)
 	return 0;
 }
 
-/* Links to open or mapped files: /proc/PID/fd, /proc/PID/map_files. */
-static void scan_links(struct scan *s, const char *pid, const char *kind)
+/* Links to open or mapped files: /proc/PID/fd, /proc/PID/map_files. 1: some are not for this user. */
+static int scan_links(struct scan *s, const char *pid, const char *kind)
 {
 	char path[600];
 	struct dirent *d;
+	int refused = 0;
 	DIR *dir;
 
 	snprintf(path, sizeof(path), "/proc/%.32s/%s", pid, kind);
 	dir = opendir(path);
-	if (!dir) {
-		s->m->unreadable += errno == EACCES || errno == EPERM;
-		return;
-	}
+	if (!dir)
+		return errno == EACCES || errno == EPERM;
 	while ((d = readdir(dir)) && !ctl_sigint()) {
 		struct stat st;
 		int fd;
@@ -111,13 +110,14 @@ static void scan_links(struct scan *s, const char *pid, const char *kind)
 		snprintf(path, sizeof(path), "/proc/%.32s/%s/%.256s", pid, kind, d->d_name);
 		fd = cache_open(AT_FDCWD, path, &st);
 		if (fd < 0) {
-			s->m->unreadable += fd == -EACCES || fd == -EPERM;
+			refused |= fd == -EACCES || fd == -EPERM;
 			continue;
 		}
 		add(s, fd, path, &st);
 		close(fd);
 	}
 	closedir(dir);
+	return refused;
 }
 
 static void scan_processes(struct scan *s)
@@ -128,8 +128,8 @@ static void scan_processes(struct scan *s)
 	while (dir && (d = readdir(dir)) && !ctl_sigint()) {
 		if (!isdigit((unsigned char)d->d_name[0]))
 			continue;
-		scan_links(s, d->d_name, "fd");
-		scan_links(s, d->d_name, "map_files");
+		s->m->no_open += (uint64_t)scan_links(s, d->d_name, "fd");
+		s->m->no_mapped += (uint64_t)scan_links(s, d->d_name, "map_files");
 	}
 	if (dir)
 		closedir(dir);
@@ -152,7 +152,8 @@ static void name_mounts(struct mem_files *m)
 			continue;
 		for (size_t i = 0; i < m->n; i++)
 			if (m->v[i].dev == makedev(major_nr, minor_nr) && !m->v[i].type[0]) {
-				snprintf(m->v[i].where, sizeof(m->v[i].where), "%s", where);
+				snprintf(m->v[i].where, sizeof(m->v[i].where), "%s",
+					 err_printable(where));
 				snprintf(m->v[i].type, sizeof(m->v[i].type), "%s", type);
 			}
 	}
@@ -168,26 +169,30 @@ static int by_cached(const void *a, const void *b)
 	return (x->cached < y->cached) - (x->cached > y->cached);
 }
 
-void mem_files_read(struct mem_files *m, char **paths, size_t n_paths)
+int mem_files_read(struct mem_files *m, char **paths, size_t n_paths, struct err *e)
 {
 	struct scan s = {.m = m};
+	int rc = 0;
 
 	*m = (struct mem_files){0};
 	s.seen = calloc(MAX_SEEN, sizeof(*s.seen));
 	if (!s.seen)
-		return;
-	for (size_t i = 0; i < n_paths; i++) {
+		return err_set(e, -ENOMEM, "no memory to look at files");
+	for (size_t i = 0; i < n_paths && !rc; i++) {
 		struct cache_walk w;
 
-		if (cache_walk(paths[i], 0, add, &s, &w, NULL))
-			m->unreadable++;
-		m->unreadable += w.unreadable;
+		rc = cache_walk(paths[i], 0, add, &s, &w, e);
+		m->no_file += w.unreadable;
 	}
-	scan_processes(&s);
+	if (!rc)
+		scan_processes(&s);
 	free(s.seen);
+	if (rc)
+		return rc;
 	name_mounts(m);
 	if (m->n)
 		qsort(m->v, m->n, sizeof(*m->v), by_cached);
+	return 0;
 }
 
 void mem_files_free(struct mem_files *m)

@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/err.h"
+
 struct mem_filesystem {
 	dev_t dev;
 	char where[256]; /* a mount point, or "device 8:1" */
@@ -24,11 +26,15 @@ struct mem_files {
 	struct mem_filesystem *v; /* most cached first */
 	size_t n;
 	uint64_t cached;     /* of all of them */
-	uint64_t unreadable; /* processes or files that this user may not look at */
+	/* What this user may not look at: processes with open, with mapped files; files below the paths. */
+	uint64_t no_open, no_mapped, no_file;
 };
 
-/* mem_files_free() in any case. What cannot be read is left out and counted. */
-void mem_files_read(struct mem_files *m, char **paths, size_t n_paths);
+/*
+ * mem_files_free() in any case. What cannot be read is left out and counted; a path that is itself not to
+ * be read is an error.
+ */
+int mem_files_read(struct mem_files *m, char **paths, size_t n_paths, struct err *e);
 void mem_files_free(struct mem_files *m);
 
 #endif

@@ -97,10 +97,11 @@ json_t *regions_json(const struct region_fact *f)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	age = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec - 1e-9 * (double)f->created_ns;
-	return json_pack("{ss ss sI sI sI sI sf si si sI si ss sb}", "name", f->name, "place",
+	return json_pack("{ss ss sI sI sI sI sf sI si sI si ss sb}", "name", f->name, "place",
 			 region_place_name(f->place), "bytes", (json_int_t)f->bytes, "resident",
 			 (json_int_t)f->resident, "huge_bytes", (json_int_t)f->huge_bytes,
 			 "pinned_bytes", (json_int_t)f->pinned_bytes, "age_s", age > 0 ? age : 0.0,
-			 "uid", (int)f->uid, "pid", (int)f->pid, "users", (json_int_t)f->users,
-			 "node", f->node, "state", regions_state(f), "persistent", f->persistent);
+			 "uid", (json_int_t)f->uid, "pid", (int)f->pid, "users",
+			 (json_int_t)f->users, "node", f->node, "state", regions_state(f),
+			 "persistent", f->persistent);
 }

@@ -132,7 +132,7 @@ void hold_tick(struct hold *h)
 		return;
 	if (ctl_now_ns() > h->end_ns) {
 		if (!h->o->quiet)
-			fprintf(stderr, "[room is held no longer: %.0f s have passed]\n",
+			fprintf(stderr, "[room is held no longer: %g s have passed]\n",
 				h->o->seconds);
 		hold_end(h);
 		return;

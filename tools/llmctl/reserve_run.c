@@ -88,6 +88,10 @@ static int parse_ready(struct ready *r, const char *text)
 	*r = (struct ready){.kind = READY_END};
 	if (!text)
 		return 0;
+	if (!*text || !strcmp(text, "regex:")) {
+		ctl_fail("reserve: --ready: of what? an empty text is in every line");
+		return 2;
+	}
 	for (size_t i = 0; i < sizeof(conditions) / sizeof(conditions[0]); i++)
 		condition |= starts(text, conditions[i]);
 	if (condition) {
