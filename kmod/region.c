@@ -15,9 +15,10 @@
  * the mounts, r->seal_lock one SEAL; both mutexes are taken killably. None is held while memory is
  * allocated for a region or user memory touched.
  *
- * Lifetimes. Each region file holds a reference (and a mapping holds its region file), so does the
- * list while the region is persistent and not destroyed, and CREATE while it works. With the last one
- * the shmem file goes; pages that a driver still has pinned stay until it lets go of them.
+ * Lifetimes. Each region file holds a reference (and a mapping holds its region file), so does CREATE
+ * while it works, and the list from SEAL to DESTROY if the region is persistent: what is half filled
+ * goes with whoever filled it. With the last reference the shmem file goes; pages that a driver still
+ * has pinned stay until it lets go of them.
  */
 #include "region.h"
 
@@ -46,10 +47,16 @@
 #define CREATE_TRACE_POINTS
 #include "region_trace.h"
 
-/* 2 MiB. Where base pages are larger than 4 KiB a huge page may be more than that. */
+/* What counts as a huge page. */
 #define HUGE_BYTES SZ_2M
-#define HUGE_ORDER (ilog2(SZ_2M) - PAGE_SHIFT)
-#define HUGE_PAGES (1UL << HUGE_ORDER)
+/* What shmem asks for: 2 MiB, 32 MiB with base pages of 16 KiB, 512 MiB with those of 64 KiB. */
+#define BLOCK_ORDER (PMD_SHIFT - PAGE_SHIFT)
+#define BLOCK_PAGES (1UL << BLOCK_ORDER)
+/*
+ * Compaction that found nothing is put off by the kernel, the next 64 times in the end, and passes
+ * over what it has looked at; after those it looks at everything anew. This is two rounds of it.
+ */
+#define HUGE_TRIES 130
 
 #define MAX_BYTES (1ULL << 46)
 
@@ -84,12 +91,16 @@ struct llm_region_file {
 static int memlock_charge(struct llm_region *r, const struct file *control)
 {
 	unsigned long pages = r->bytes >> PAGE_SHIFT, limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
-	struct user_struct *user = get_uid(control->f_cred->user);
-	long now = atomic_long_add_return(pages, &user->locked_vm);
+	struct user_struct *user = control->f_cred->user;
+	long old = atomic_long_read(&user->locked_vm);
 
-	r->user = user;
-	if (now > limit && !file_ns_capable(control, &init_user_ns, CAP_IPC_LOCK))
-		return -ENOMEM; /* with the region it is given back */
+	/* What is refused is never counted: others of the user would be refused for it. */
+	do {
+		if (((unsigned long)old > limit || pages > limit - old) &&
+		    !file_ns_capable(control, &init_user_ns, CAP_IPC_LOCK))
+			return -ENOMEM;
+	} while (!atomic_long_try_cmpxchg(&user->locked_vm, &old, old + pages));
+	r->user = get_uid(user);
 	return 0;
 }
 
@@ -282,12 +293,12 @@ static bool make_block(const struct llm_region *r)
 
 	if (r->node >= 0)
 		gfp |= __GFP_THISNODE;
-	block = alloc_pages_node(r->node >= 0 ? r->node : numa_mem_id(), gfp, HUGE_ORDER);
+	block = alloc_pages_node(r->node >= 0 ? r->node : numa_mem_id(), gfp, BLOCK_ORDER);
 	if (!block)
 		return false;
-	set_page_count(block + HUGE_PAGES / 2, 1);
-	__free_pages(block, HUGE_ORDER - 1);
-	__free_pages(block + HUGE_PAGES / 2, HUGE_ORDER - 1);
+	set_page_count(block + BLOCK_PAGES / 2, 1);
+	__free_pages(block, BLOCK_ORDER - 1);
+	__free_pages(block + BLOCK_PAGES / 2, BLOCK_ORDER - 1);
 	return true;
 }
 
@@ -304,8 +315,10 @@ static struct folio *allocate_one(struct llm_region *r, pgoff_t index, unsigned 
 {
 	struct address_space *mapping = r->inner->f_mapping;
 	gfp_t gfp = mapping_gfp_mask(mapping) | __GFP_RETRY_MAYFAIL | __GFP_NOWARN;
-	bool block = IS_ALIGNED(index, HUGE_PAGES) && index + HUGE_PAGES <= r->bytes >> PAGE_SHIFT;
-	unsigned int tries = r->flags & LLM_REGION_HUGE ? 20 : 1;
+	bool required = r->flags & LLM_REGION_HUGE;
+	bool block =
+		IS_ALIGNED(index, BLOCK_PAGES) && index + BLOCK_PAGES <= r->bytes >> PAGE_SHIFT;
+	unsigned int tries = required ? HUGE_TRIES : 1;
 	loff_t at = (loff_t)index << PAGE_SHIFT;
 	struct folio *folio;
 
@@ -319,23 +332,21 @@ static struct folio *allocate_one(struct llm_region *r, pgoff_t index, unsigned 
 			*misses = 0;
 			return folio;
 		}
-		if (!block || *misses >= 8)
-			return folio;
-		if (!tries-- || fatal_signal_pending(current))
+		if (!block || *misses >= 8 || !tries-- || fatal_signal_pending(current))
 			break;
 		if (make_block(r)) {
 			folio_put(folio);
-			shmem_truncate_range(file_inode(r->inner), at, at + HUGE_BYTES - 1);
-		} else if (r->flags & LLM_REGION_HUGE) {
-			/* Compaction takes a rest when it did not succeed. */
+			shmem_truncate_range(file_inode(r->inner), at,
+					     at + ((loff_t)BLOCK_PAGES << PAGE_SHIFT) - 1);
+		} else if (required) {
 			folio_put(folio);
-			schedule_timeout_killable(msecs_to_jiffies(10));
+			schedule_timeout_killable(1);
 		} else {
 			break;
 		}
 	}
-	if (!(r->flags & LLM_REGION_HUGE)) {
-		++*misses;
+	if (!required) {
+		*misses += block;
 		return folio;
 	}
 	folio_put(folio);
@@ -354,7 +365,7 @@ static int allocate_all(struct llm_region *r)
 			return -EINTR;
 		if (READ_ONCE(r->unlinked))
 			return -ECANCELED;
-		if (index - looked >= 4 * HUGE_PAGES) {
+		if (index - looked >= SZ_8M >> PAGE_SHIFT) {
 			looked = index;
 			if (memory_is_short())
 				return -ENOMEM;
@@ -397,6 +408,8 @@ static int make_inner(struct llm_region *r)
 	/* Nobody else knows it yet. */
 	inode->i_fop = &region_fops;
 	inode->i_flags |= S_PRIVATE | S_IMMUTABLE | S_NOATIME;
+	/* Where FS_IOC_SETFLAGS looks for what it may not take away. */
+	SHMEM_I(inode)->fsflags = FS_IMMUTABLE_FL | FS_NOATIME_FL;
 	SHMEM_I(inode)->seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW;
 	mapping_set_unevictable(inode->i_mapping);
 	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER);
@@ -511,7 +524,8 @@ static u64 count_pinned(const struct llm_region *r)
 		pgoff_t next = index + 1;
 		struct folio *folio;
 
-		rcu_read_lock();
+		/* What is in there is not migrated, hence not freed, meanwhile. */
+		xa_lock_irq(&mapping->i_pages);
 		folio = xa_load(&mapping->i_pages, index);
 		if (folio && !xa_is_value(folio)) {
 			u64 n = folio_nr_pages(folio);
@@ -521,7 +535,7 @@ static u64 count_pinned(const struct llm_region *r)
 			if (folio_maybe_dma_pinned(folio))
 				pinned += n;
 		}
-		rcu_read_unlock();
+		xa_unlock_irq(&mapping->i_pages);
 		index = max(next, index + step);
 		cond_resched();
 	}
@@ -624,7 +638,7 @@ static int check_pins(const struct llm_region *r)
 	struct folio *folio;
 	int rc = 0;
 
-	rcu_read_lock();
+	xas_lock_irq(&xas); /* none is migrated meanwhile */
 	xas_for_each(&xas, folio, ULONG_MAX)
 	{
 		if (xas_retry(&xas, folio) || xa_is_value(folio))
@@ -638,13 +652,13 @@ static int check_pins(const struct llm_region *r)
 		if (++n % 512)
 			continue;
 		xas_pause(&xas);
-		rcu_read_unlock();
+		xas_unlock_irq(&xas);
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		cond_resched();
-		rcu_read_lock();
+		xas_lock_irq(&xas);
 	}
-	rcu_read_unlock();
+	xas_unlock_irq(&xas);
 	return rc;
 }
 
@@ -666,6 +680,17 @@ static int wait_for_pins(const struct llm_region *r)
 	}
 }
 
+/* Sealed, it is the list's as well. */
+static void region_keep(struct llm_region *r)
+{
+	spin_lock(&llm_regions_lock);
+	if (r->flags & LLM_REGION_PERSISTENT && !r->unlinked) {
+		r->kept = true;
+		kref_get(&r->ref);
+	}
+	spin_unlock(&llm_regions_lock);
+}
+
 static int region_seal(struct llm_region *r)
 {
 	struct address_space *mapping = r->inner->f_mapping;
@@ -680,8 +705,10 @@ static int region_seal(struct llm_region *r)
 	if (rc)
 		goto out;
 	rc = wait_for_pins(r);
-	if (!rc)
+	if (!rc) {
 		smp_store_release(&r->sealed, true);
+		region_keep(r);
+	}
 	smp_mb__before_atomic();
 	mapping_allow_writable(mapping);
 out:
@@ -791,13 +818,10 @@ static int check_create(const struct llm_region_create *c)
 /* CREATE has come to its end: for others the region is there, or its name is free. */
 static int region_ready(struct llm_region *r)
 {
-	int rc = 0;
+	int rc;
 
 	spin_lock(&llm_regions_lock);
-	if (r->unlinked)
-		rc = -ECANCELED;
-	else if (r->flags & LLM_REGION_PERSISTENT)
-		kref_get(&r->ref); /* the list's */
+	rc = r->unlinked ? -ECANCELED : 0;
 	if (!rc)
 		r->allocating = false;
 	spin_unlock(&llm_regions_lock);
@@ -813,8 +837,8 @@ static int region_unlink(struct llm_region *r)
 		spin_unlock(&llm_regions_lock);
 		return -ENOENT;
 	}
-	r->unlinked = true;
-	put = !r->allocating && r->flags & LLM_REGION_PERSISTENT;
+	WRITE_ONCE(r->unlinked, true);
+	put = r->kept;
 	spin_unlock(&llm_regions_lock);
 	if (put)
 		region_put(r);

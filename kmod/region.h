@@ -16,7 +16,7 @@
 
 /**
  * struct llm_region - named memory
- * @ref: its files; the list, while it is persistent and not destroyed; CREATE, while at work
+ * @ref: its files; the list, while @kept; CREATE, while at work
  * @all: in the list of regions, from CREATE until its memory goes; under llm_regions_lock
  * @id: as in struct llm_region_info; immutable, as all up to @name
  * @bytes: its size
@@ -33,6 +33,7 @@
  * @sealed: only ever becomes true, under @seal_lock, while no writable mapping can be made
  * @allocating: CREATE is at work; under llm_regions_lock
  * @unlinked: its name is free again; under llm_regions_lock
+ * @kept: persistent and sealed; DESTROY drops the list's reference. Under llm_regions_lock
  * @resident: bytes allocated so far; written by CREATE only
  * @huge_bytes: of them in 2 MiB pages
  * @files: region files that exist, those that only a mapping holds included
@@ -50,7 +51,7 @@ struct llm_region {
 	u8 name[LLM_REGION_NAME_MAX];
 	struct file *inner;
 	struct mutex seal_lock;
-	bool sealed, allocating, unlinked;
+	bool sealed, allocating, unlinked, kept;
 	u64 resident, huge_bytes;
 	atomic_t files;
 };

@@ -720,16 +720,16 @@ struct llm_post {
  *
  * Named memory that belongs to the kernel: zeroed, resident, never swapped, in 2 MiB pages where they
  * can be had. Mapped through its file (mmap(), MAP_SHARED); the mapping works with O_DIRECT, io_uring
- * fixed buffers and long-term pins. It is filled, then sealed: from then on nobody can change it. A
- * persistent one stays until it is destroyed or the module is unloaded, which is refused (EBUSY) while
- * a region file or mapping exists.
+ * fixed buffers and long-term pins. It is filled, then sealed: from then on nobody can change it. It
+ * goes with its last file and mapping; a persistent one that was sealed stays until it is destroyed or
+ * the module is unloaded, which is refused (EBUSY) while a region file or mapping exists.
  *
  * Charged to the creator: bytes count against RLIMIT_MEMLOCK of its user (CAP_IPC_LOCK: no limit) and
  * against its memory cgroup.
  */
 
 /* llm_region_create.flags, llm_region_info.flags */
-#define LLM_REGION_PERSISTENT (1U << 0) /* outlives its last file and mapping */
+#define LLM_REGION_PERSISTENT (1U << 0) /* once sealed, outlives its last file and mapping */
 #define LLM_REGION_HUGE       (1U << 1) /* all of it in 2 MiB pages, or ENOMEM; else where possible */
 /* llm_region_info.flags only */
 #define LLM_REGION_SEALED     (1U << 16)

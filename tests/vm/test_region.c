@@ -149,8 +149,10 @@ static void lives(void)
 	p = region_map(fd, BYTES, PROT_READ | PROT_WRITE);
 	region_pattern(p, BYTES, 4);
 	munmap(p, BYTES);
+	works(region_seal(fd), "SEAL");
 	close(fd);
-	check(region_list("kept", &i) == n + 1 && !i.files && i.flags == LLM_REGION_PERSISTENT,
+	check(region_list("kept", &i) == n + 1 && !i.files &&
+		      i.flags == (LLM_REGION_PERSISTENT | LLM_REGION_SEALED),
 	      "closed, it is still there");
 	fd = region_open("kept", 0);
 	p = region_map(fd, BYTES, PROT_READ);
@@ -193,31 +195,75 @@ static void lives(void)
 	check(region_list("child", &i) == n, "killed, the child gives it back");
 	close(both[0]);
 	close(both[1]);
-	/* The creator is killed; what is persistent stays. */
-	check(!pipe(both), "pipe");
+}
+
+/* A process that has made and filled a persistent region, and waits to be killed. */
+static pid_t filler(void)
+{
+	int both[2];
+	char go;
+	pid_t pid;
+
+	if (pipe(both))
+		return -1;
+	fflush(stdout);
 	pid = fork();
 	if (!pid) {
-		fd = region_create("orphan", BYTES, LLM_REGION_PERSISTENT);
-		p = region_map(fd, BYTES, PROT_READ | PROT_WRITE);
-		region_pattern(p, BYTES, 5);
+		int fd = region_create("orphan", BYTES, LLM_REGION_PERSISTENT);
+
+		region_pattern(region_map(fd, BYTES, PROT_READ | PROT_WRITE), BYTES, 5);
 		if (write(both[1], "x", 1) == 1)
 			for (;;)
 				pause();
 		_exit(0);
 	}
-	check(read(both[0], &go, 1) == 1, "a child has made a region");
+	close(both[1]);
+	check(read(both[0], &go, 1) == 1, "a child has filled a persistent region");
+	close(both[0]);
+	return pid;
+}
+
+static void killed(pid_t pid)
+{
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
-	close(both[0]);
-	close(both[1]);
+}
+
+/* Until it is sealed a persistent region goes with its last file, too. */
+static void not_sealed(void)
+{
+	struct llm_region_info i;
+	int64_t before = free_memory();
+	int n = region_list("", NULL), fd;
+	unsigned char *p;
+	pid_t pid;
+
+	close(works(region_create("orphan", BYTES, LLM_REGION_PERSISTENT), "a persistent region"));
+	check(region_list("orphan", &i) == n && !i.size, "closed and not sealed, it is gone");
+	killed(filler());
+	for (int k = 0; k < 100 && region_list("orphan", &i) != n; k++)
+		usleep(20000);
+	check(region_list("orphan", &i) == n && !i.size, "it goes when the child is killed");
+	check(memory_is_back(before), "all memory is back");
+	pid = filler();
 	fd = region_open("orphan", LLM_REGION_OPEN_WRITE);
-	check(fd >= 0 && !region_info(fd).pid, "it outlives its creator, who is told as gone");
+	killed(pid);
+	check(fd >= 0 && !region_info(fd).pid,
+	      "another file of it: it outlives its creator, who is told as gone");
 	p = region_map(fd, BYTES, PROT_READ);
 	check(region_has_pattern(p, BYTES, 5), "with its bytes");
 	munmap(p, BYTES);
-	works(region_seal(fd), "and can be sealed by its owner");
+	works(region_seal(fd), "it can be sealed by its owner");
 	close(fd);
-	works(region_destroy("orphan"), "and destroyed");
+	check(region_list("orphan", &i) == n + 1 && i.flags & LLM_REGION_SEALED,
+	      "then it needs no file");
+	works(region_destroy("orphan"), "and can be destroyed");
+	check(region_list("orphan", NULL) == n, "it is gone");
+	fd = region_create("orphan", BYTES, LLM_REGION_PERSISTENT);
+	works(region_destroy("orphan"), "destroyed before SEAL");
+	works(region_seal(fd), "it can be sealed");
+	close(fd);
+	check(region_list("", NULL) == n, "but goes with its file");
 	check(memory_is_back(before), "all memory is back");
 }
 
@@ -318,6 +364,7 @@ int main(void)
 	stays();
 	sealed();
 	lives();
+	not_sealed();
 	unloading();
 	return done();
 }

@@ -178,6 +178,32 @@ static bool first_process(void)
 	return fd >= 0;
 }
 
+/* Somebody who asks for too much, again and again, takes nothing from the user's other processes. */
+static bool too_much_beside(void)
+{
+	int made = 0;
+	pid_t pid;
+
+	if (!as_user(1003, 8 * MIB))
+		return false;
+	fflush(stdout);
+	pid = fork();
+	if (!pid)
+		for (;;)
+			region_create("much", (uint64_t)1 << 45, 0);
+	for (int i = 0; i < 200; i++) {
+		int fd = region_create("d", 16 * PAGE, 0);
+
+		made += fd >= 0;
+		close(fd);
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	if (made < 200)
+		printf("# %d of 200 were made\n", made);
+	return made == 200;
+}
+
 static bool with_right(void)
 {
 	struct rlimit rl = {0, 0};
@@ -205,6 +231,7 @@ static void memlock(void)
 	close(open("/tmp/end", O_CREAT | O_WRONLY | O_CLOEXEC, 0666));
 	check(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && !WEXITSTATUS(status),
 	      "the first process");
+	check(in_child(too_much_beside()), "what is refused is never counted");
 	check(in_child(with_right()), "CAP_IPC_LOCK: no limit");
 }
 
@@ -225,6 +252,7 @@ static bool in_cgroup(void)
 	fd = works(region_create("r", 8 * MIB, LLM_REGION_PERSISTENT), "8 MiB");
 	check(number_in(CGROUP "/memory.stat", "unevictable ") == (int64_t)(8 * MIB),
 	      "they are charged, as unevictable");
+	works(region_seal(fd), "SEAL, so that it stays");
 	close(fd);
 	return fd >= 0;
 }

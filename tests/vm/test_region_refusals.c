@@ -2,6 +2,7 @@
 /*
  * Regions: what is refused, one test per reason and errno. Nothing that was refused leaves anything.
  */
+#include <linux/fs.h>
 #include <sys/xattr.h>
 
 #include "tests/vm/region.h"
@@ -271,8 +272,15 @@ static bool stranger(void)
 
 static bool stranger_makes(void)
 {
-	return become(1000) && region_create("theirs", BYTES, LLM_REGION_PERSISTENT) >= 0 &&
-	       region_open("theirs", LLM_REGION_OPEN_WRITE) >= 0;
+	int fd, flags = FS_NODUMP_FL;
+
+	if (!become(1000))
+		return false;
+	fd = region_create("theirs", BYTES, LLM_REGION_PERSISTENT);
+	check(ioctl(fd, FS_IOC_SETFLAGS, &flags) && (errno == EPERM || errno == ENOTTY),
+	      "FS_IOC_SETFLAGS by its owner: refused");
+	refused(fchmod(fd, 0600), EPERM, "then fchmod(): EPERM");
+	return region_open("theirs", LLM_REGION_OPEN_WRITE) >= 0 && !region_seal(fd) && !vm_failed;
 }
 
 static void rights(void)
@@ -281,10 +289,10 @@ static void rights(void)
 
 	region_share();
 	check(in_child(stranger()), "a stranger may do no more than that");
-	close(fd);
 	works(region_destroy("roots"), "DESTROY by its owner");
+	close(fd);
 	check(in_child(stranger_makes()), "another user's region");
-	fd = works(region_open("theirs", LLM_REGION_OPEN_WRITE), "is open to the administrator");
+	fd = works(region_open("theirs", LLM_REGION_OPEN_REGISTER), "is open to the administrator");
 	check(region_info(fd).uid == 1000 && !region_info(fd).pid, "INFO tells whose it is");
 	close(fd);
 	works(region_destroy("theirs"), "who can destroy it");
@@ -296,7 +304,9 @@ static void rights(void)
 		char name[8];
 
 		snprintf(name, sizeof(name), "r%d", i);
-		close(works(region_create(name, 4096, LLM_REGION_PERSISTENT), "region %d", i));
+		fd = works(region_create(name, 4096, LLM_REGION_PERSISTENT), "region %d", i);
+		works(region_seal(fd), "sealed");
+		close(fd);
 	}
 	refused(region_create("r3", 4096, 0), ENOSPC, "the fourth: ENOSPC");
 	for (int i = 0; i < 3; i++) {
