@@ -53,6 +53,12 @@ print("mapped", flush=True); time.sleep(600)' "$tmp/d/a" >"$tmp/mapped" & mapper
 	check "--sync writes it first" json 't[0]["cached_after"] == 0' drop --sync --file "$tmp/d/dirty"
 fi
 
+odd=$tmp/$'a\xff\033[31m\nb'
+head -c 100000 /dev/zero >"$odd"
+check "a name with bytes that are no text: JSON" json 'len(t) == 1 and t[0]["path"].endswith("a??[31m?b")' status --file "$odd"
+check "and on a terminal" bash -c "'$llmctl' cache status --file \"\$1\" | head -1 | grep -q 'a??.31m?b: '" - "$odd"
+rm "$odd"
+
 # ---- everything, over a made-up /proc
 mkdir -p "$tmp/root/proc/sys/vm"
 printf 'MemTotal: 1000 kB\nMemFree: 500 kB\nBuffers: 10 kB\nCached: 300 kB\nShmem: 10 kB\nDirty: 8 kB\n' >"$tmp/root/proc/meminfo"

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -169,9 +170,14 @@ static void by_filesystem(struct job *j, const char *path)
 		return;
 	mount_point(path, top, sizeof(top));
 	by_files(j, top);
-	j->t->how = j->drop ? "posix_fadvise of each file: the module llm would walk the "
-			      "filesystem's inodes"
-			    : "each file";
+	if (!j->drop)
+		j->t->how = "each file";
+	else if (j->control < 0)
+		j->t->how = "posix_fadvise of each file: the module llm would walk the "
+			    "filesystem's inodes";
+	else
+		j->t->how = "posix_fadvise of each file: what the module walks are filesystems "
+			    "with storage of their own: name the one below an overlay";
 }
 
 static void everything(struct job *j, const char *root)
@@ -199,9 +205,18 @@ static void everything(struct job *j, const char *root)
 
 static const char *const kind_name[] = {"file", "filesystem", "global"};
 
+/* Its path, fit for a terminal and for JSON: a path may hold any byte. */
+static const char *shown_path(const struct target *t, char buf[PATH_MAX])
+{
+	snprintf(buf, PATH_MAX, "%s", t->path ? t->path : "everything");
+	return err_printable(buf);
+}
+
 static json_t *target_json(const struct target *t, bool drop)
 {
-	json_t *j = json_pack("{ss ss*}", "kind", kind_name[t->kind], "path", t->path);
+	char path[PATH_MAX];
+	json_t *j = json_pack("{ss ss*}", "kind", kind_name[t->kind], "path",
+			      t->path ? shown_path(t, path) : NULL);
 
 	if (t->kind != KIND_GLOBAL)
 		json_object_set_new(j, "files", json_integer((json_int_t)t->files));
@@ -228,8 +243,8 @@ static json_t *target_json(const struct target *t, bool drop)
 
 static void print_target(const struct target *t, bool drop)
 {
-	char a[MEM_SIZE_TEXT], b[MEM_SIZE_TEXT];
-	const char *what = t->path ? t->path : "everything";
+	char a[MEM_SIZE_TEXT], b[MEM_SIZE_TEXT], path[PATH_MAX];
+	const char *what = shown_path(t, path);
 
 	if (t->error && !t->files)
 		return; /* said on stderr */

@@ -33,6 +33,8 @@ struct view {
 	bool by_filesystem;
 	struct llm_region_info *regions;
 	size_t n_regions;
+	struct err
+		no_module; /* why the module's memory is not told apart, though it is loaded; or "" */
 };
 
 /* How a part is drawn: its character in the bar, its colour (SGR). */
@@ -65,9 +67,12 @@ static void view_free(struct view *v)
 
 static int view_read(struct view *v, const char *root, struct err *e)
 {
-	int control = *root ? -1 : room_control(NULL);
+	struct err why = {""};
+	int control = *root ? -1 : room_control(&why);
 
 	memset(v, 0, sizeof(*v));
+	if (control < 0 && control != -ENOTTY && !*root && !access("/sys/module/llm", F_OK))
+		v->no_module = why;
 	room_held(control, &v->held);
 	if (control >= 0) {
 		v->n_regions = room_regions(control, &v->regions);
@@ -100,6 +105,8 @@ static void print_json(const struct view *v, size_t flags)
 	json_object_set_new(j, "swap_total", number(v->m.swap_total));
 	json_object_set_new(j, "swap_free", number(v->m.swap_free));
 	json_object_set_new(j, "module", json_boolean(v->held.module));
+	if (v->no_module.msg[0])
+		json_object_set_new(j, "no_module", json_string(v->no_module.msg));
 	list = json_array();
 	for (size_t i = 0; i < v->n_regions; i++) {
 		const struct llm_region_info *r = &v->regions[i];
@@ -286,6 +293,10 @@ static void print_filesystems(const struct view *v)
 		 mem_size(size, v->m.cached > v->files.cached ? v->m.cached - v->files.cached : 0));
 	put_line(line, width, false);
 	say_not_looked_at(&v->files);
+	if (v->no_module.msg[0])
+		fprintf(stderr,
+			"regions are in shared memory here, the reserve in the remainder: %s\n",
+			v->no_module.msg);
 }
 
 /* One sample a line. */

@@ -206,8 +206,10 @@ static int unload(const char *what)
 			f->users ? ", still used: the memory goes with its last user" : " freed");
 	}
 	if (!n && what) {
-		regions_complain(&all);
-		rc = ctl_fail("%s: no weights of that name are kept: llmctl model list", what);
+		rc = regions_complain(&all);
+		if (!rc)
+			rc = ctl_fail("%s: no weights of that name are kept: llmctl model list",
+				      what);
 	} else if (!n) {
 		rc = regions_complain(&all);
 	}

@@ -62,8 +62,8 @@ static const struct region_fact *find(const struct regions *r, const char *name)
 	for (size_t i = 0; i < r->n; i++)
 		if (!strcmp(r->v[i].name, name))
 			return &r->v[i];
-	regions_complain(r);
-	ctl_fail("region %s: there is none of that name: llmctl region list", name);
+	if (!regions_complain(r)) /* else it may be where we must not look */
+		ctl_fail("region %s: there is none of that name: llmctl region list", name);
 	return NULL;
 }
 
