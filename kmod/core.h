@@ -215,7 +215,7 @@ enum llm_request_state {
  * @started: STARTED was posted
  * @kept: it belongs to the transcript
  * @refused: its next event found no room; those behind it have to wait as well
- * @reason: errno that CANCEL tells
+ * @reason: errno that CANCEL tells; not ECANCELED: it has ended in an error
  * @payload: [@sub.payload_len]; immutable
  * @sub: as submitted; immutable
  * @principal: label, [@sub.principal_len]

@@ -571,6 +571,8 @@ void llm_request_error(struct llm_request *rq, int error, const char *sentence)
 	r.ev.size = sizeof(r.ev) + ALIGN(r.ev.length, 8);
 	r.ev.request_id = rq->id;
 	r.ev.seq = rq->seq;
+	/* For the backend it is not as if its client had had enough, whose answer so far would stay. */
+	rq->reason = error == ECANCELED ? ECONNABORTED : error;
 	if (error == ECANCELED)
 		rq->ses->dev->count.cancelled++;
 	else

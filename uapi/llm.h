@@ -670,7 +670,9 @@ struct llm_msg_submit {
 
 /**
  * struct llm_msg_cancel - body of CANCEL
- * @reason: errno: ECANCELED by the client, ETIMEDOUT deadline
+ * @reason: errno. ECANCELED: the client has had enough; what it was told stays in the conversation.
+ *	Anything else: the request has ended for its client in an ERROR, and is no part of it: ETIMEDOUT
+ *	its deadline passed, ECONNABORTED the administrator ended it, ENOSPC more ids than it may have
  * @__reserved: 0
  *
  * Overtakes other messages, never its own SUBMIT.

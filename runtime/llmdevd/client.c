@@ -242,18 +242,33 @@ static void on_submit(struct client *cl, const struct msg *m)
 	client_next(cl);
 }
 
+/* What CANCEL says where the client has been told of an error already; NULL: it has not. */
+static const char *ended_by(int reason)
+{
+	switch (reason) {
+	case ETIMEDOUT:
+		return "request: its deadline passed";
+	case ECONNABORTED:
+		return "request: aborted by the administrator";
+	case ENOSPC:
+		return "answer: longer than the device could remember";
+	}
+	return NULL;
+}
+
 /* A turn that waits is taken out, one that runs is stopped; an id that is over is no error. */
 static void on_cancel(struct client *cl, uint64_t id, int reason)
 {
+	const char *why = ended_by(reason);
 	struct turn *t = cl->turns;
 
 	while (t && t->id != id)
 		t = t->next;
 	if (!t)
 		return;
-	/* Its client has been told so: it is no part of the conversation. */
-	if (reason == ETIMEDOUT && !t->ended) {
-		turn_expire(t, ETIMEDOUT, "request: its deadline passed");
+	/* It is no part of the conversation. */
+	if (why && !t->ended) {
+		turn_expire(t, reason, why);
 		return;
 	}
 	turn_cancel(t);

@@ -249,6 +249,11 @@ static void turn_done(struct turn *t, const struct engine_event *ev)
 	struct answer_text rest = {0};
 
 	t->rq = NULL;
+	/* Over before its last step was. The kernel, where there is one, has told its client by then. */
+	if (wanted && t->deadline_ns && t->deadline_ns <= now_ns()) {
+		turn_error(t, ETIMEDOUT, "request: its deadline passed");
+		wanted = false;
+	}
 	/* One that was ended with an error is no part of the conversation. */
 	if (wanted && !turn_answer_end(t, ev, &rest)) {
 		int rc = post_done(t, ev, finish, &rest);

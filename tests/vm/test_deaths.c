@@ -296,6 +296,60 @@ static void test_signal(void)
 	destroy("signal");
 }
 
+/* Waits in read() in a process of its own until that is killed; whether it could be, from sleep. */
+static bool sleeps_and_dies(int fd, const char *prompt)
+{
+	char path[32], line[256], state = 0;
+	pid_t pid;
+	int i;
+
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		if (prompt && write(fd, prompt, strlen(prompt)) < 0)
+			_exit(1);
+		for (;;)
+			read(fd, &ev, sizeof(ev));
+	}
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	/* Running at first, and at times when there are signals. */
+	for (i = 0; i < 500 && state != 'S'; i++) {
+		FILE *f = fopen(path, "r");
+
+		usleep(20000);
+		if (!f || !fgets(line, sizeof(line), f))
+			break;
+		state = strrchr(line, ')')[2];
+		fclose(f);
+	}
+	kill(pid, SIGKILL);
+	for (i = 0; i < 500 && !waitpid(pid, NULL, WNOHANG); i++)
+		usleep(20000);
+	return state == 'S' && i < 500;
+}
+
+/* Nothing sleeps where it cannot be killed, while nobody answers and nobody asks. */
+static void test_sleeps(void)
+{
+	struct backend be;
+	int fd, text;
+
+	create(&be, "sleep");
+	fd = open_events(be.node, 0);
+	text = open(be.node, O_RDWR);
+	while (message(be.fd, &m, 0) && m.head.type != LLM_MSG_REPLAY_END)
+		;
+	check(sleeps_and_dies(be.fd, NULL), "a backend that nobody asks sleeps, and can be killed");
+	submit(fd, "q");
+	take(&be);
+	check(sleeps_and_dies(fd, NULL), "so does a client that nobody answers");
+	check(sleeps_and_dies(text, "q"), "... in text mode");
+	close(text);
+	close(fd);
+	close(be.fd);
+	works(destroy("sleep"), "nothing is left");
+}
+
 /* ---- backends ------------------------------------------------------------------------------------------ */
 
 static void test_nobody_comes(void)
@@ -416,6 +470,120 @@ static void test_deadlines(void)
 	destroy("time");
 }
 
+/* What is written to the device's attribute `abort`. */
+static void abort_all(const struct backend *be)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/class/misc/%s/abort", be->node + strlen("/dev/"));
+	fd = open(path, O_WRONLY);
+	works(write(fd, "1", 1), "the administrator ends everything");
+	close(fd);
+}
+
+static bool says(const char *text)
+{
+	const struct llm_error *e = payload_of(&ev);
+
+	return e->n_bytes == strlen(text) && !memcmp(e + 1, text, e->n_bytes);
+}
+
+/* A daemon that hangs: the client is told, and the daemon that its client was. */
+static void test_abort(void)
+{
+	struct backend be;
+	uint64_t id, text_id;
+	int fd, text;
+	char c;
+
+	create(&be, "abort");
+	fd = open_events(be.node, 0);
+	text = open(be.node, O_RDWR | O_NONBLOCK);
+	submit(fd, "q");
+	id = take(&be);
+	post_started(&be, id);
+	post_text(&be, id, 1, "half");
+	write(text, "q", 1);
+	read(text, &c, 1);
+	text_id = take(&be);
+	post_started(&be, text_id);
+	abort_all(&be);
+	check(next_event(fd) == LLM_EVENT_STARTED && next_event(fd) == LLM_EVENT_TEXT,
+	      "... what was posted stays readable");
+	check(next_event(fd) == LLM_EVENT_ERROR && error_of_event() == ECANCELED &&
+		      says("request: aborted by the administrator"),
+	      "... then the client is told who did it");
+	refused(read(text, &c, 1), ECANCELED, "... and in text mode that it was cancelled");
+	check(message(be.fd, &m, LLM_MSG_CANCEL) && m.head.request_id == id &&
+		      m.cancel.body.reason == ECONNABORTED,
+	      "the backend is told that this answer is no part of the conversation");
+	refused(post_text(&be, id, 2, "late"), ECANCELED, "what it posts is refused");
+	works(post_done(&be, id, 2), "its end is taken");
+	check(attribute(&be, "requests") == 1, "... and the slot is free");
+	close(be.fd);
+	check(attribute(&be, "requests") == 0, "of a backend that dies nothing more is expected");
+	attach(&be, "abort", FINGERPRINT);
+	check(message(be.fd, &m, 0) && m.head.type == LLM_MSG_REPLAY_END, "the next one hears of neither");
+	close(text);
+	close(fd);
+	close(be.fd);
+	destroy("abort");
+}
+
+/* The end of an answer comes too late: after its deadline, after the device was taken away. */
+static void test_late_end(void)
+{
+	struct llm_device_name n = {.size = sizeof(n), .name = "late", .deadline_ns = 1};
+	struct backend be, next;
+	struct llm_submit s = submission("q");
+	uint64_t id;
+	int fd, c = control();
+
+	create(&be, "late");
+	fd = open_events(be.node, 0);
+	s.deadline_ns = now_ns() + 500000000;
+	ioctl(fd, LLM_IOC_SUBMIT, &s);
+	id = take(&be);
+	post_started(&be, id);
+	post_text(&be, id, 1, "all");
+	while (next_event(fd) && ev.head.type != LLM_EVENT_ERROR)
+		;
+	check(error_of_event() == ETIMEDOUT, "a deadline passes while the backend has DONE in its hands");
+	works(post_done(&be, id, 2), "its DONE is taken");
+	submit(fd, "second");
+	id = take(&be);
+	post_started(&be, id);
+	post_text(&be, id, 1, "a");
+	ioctl(c, LLM_IOC_DEVICE_QUIESCE, &n);
+	for (int i = 0; i < 500 && attribute(&be, "backend_pid"); i++)
+		usleep(10000);
+	b.n = b.count = 0;
+	add_text(&b, id, 2, 7, "b");
+	add_done(&b, id, 3, LLM_FINISH_STOP, "");
+	refused(post(&be, &b), ESTALE, "the device is taken away in the step of the next DONE");
+	works(attach(&next, "late", FINGERPRINT), "another backend");
+	check(message(next.fd, &m, LLM_MSG_SUBMIT) && m.head.request_id == id &&
+		      m.head.flags == LLM_MSG_F_REPLAY && m.submit.body.n_ids == 1 &&
+		      m.submit.body.seq == 2 && !m.submit.body.finish,
+	      "is told of the second answer as it stands, and of the first nothing");
+	refused(post_done(&be, id, 2), ESTALE, "the old one cannot end it");
+	works(post_text(&next, id, 2, "b"), "the new one goes on");
+	works(post_done(&next, id, 3), "to the end");
+	close(be.fd);
+	close(next.fd);
+	attach(&next, "late", FINGERPRINT);
+	check(message(next.fd, &m, LLM_MSG_SUBMIT) && m.head.request_id == id &&
+		      m.head.flags == (LLM_MSG_F_REPLAY | LLM_MSG_F_FINISHED) &&
+		      m.submit.body.n_ids == 2 && message(next.fd, &m, 0) &&
+		      m.head.type == LLM_MSG_REPLAY_END,
+	      "the conversation is what its client has read");
+	close(fd);
+	close(next.fd);
+	close(c);
+	destroy("late");
+}
+
 static void test_quiesce(void)
 {
 	struct backend be, next;
@@ -492,14 +660,26 @@ static void test_overdue(void)
 	destroy("overdue");
 }
 
+static bool stays(void)
+{
+	return syscall(SYS_delete_module, "llm", O_NONBLOCK) == -1 &&
+	       (errno == EBUSY || errno == EWOULDBLOCK);
+}
+
 static void test_unload(void)
 {
 	struct backend be;
+	int fd;
 
 	create(&be, "busy");
-	check(syscall(SYS_delete_module, "llm", O_NONBLOCK) == -1 && (errno == EBUSY || errno == EWOULDBLOCK),
-	      "the module cannot go while a backend is open");
+	check(stays(), "the module cannot go while a backend is open");
+	fd = open(be.node, O_RDWR);
 	close(be.fd);
+	check(stays(), "... while a session is");
+	close(fd);
+	fd = control();
+	check(stays(), "... while the control file is");
+	close(fd);
 	destroy("busy");
 }
 
@@ -510,10 +690,13 @@ int main(void)
 	test_text_files();
 	test_concurrent_readers();
 	test_signal();
+	test_sleeps();
 	test_nobody_comes();
 	test_transcript();
 	test_other_model();
 	test_deadlines();
+	test_abort();
+	test_late_end();
 	test_quiesce();
 	test_overdue();
 	test_unload();

@@ -431,7 +431,9 @@ static void test_contexts(void)
 		add_text(&b, id, seq, 7, "x");
 	} while (!post_one(&be, &b) && ++seq < 100);
 	check(errno == ECANCELED && seq == 9, "ends where it would have: %d ids", (int)seq - 1);
-	check(message(be.fd, &m, LLM_MSG_CANCEL) && m.head.request_id == id, "the backend is told to stop");
+	check(message(be.fd, &m, LLM_MSG_CANCEL) && m.head.request_id == id &&
+		      m.cancel.body.reason == ENOSPC,
+	      "the backend is told to stop, and why");
 	b.n = b.count = 0;
 	add_done(&b, id, seq, LLM_FINISH_LENGTH, "");
 	works(post_one(&be, &b), "its end is taken");
