@@ -470,6 +470,7 @@ static const struct file_operations llm_backend_fops = {
 static void forget_foreign(struct llm_device *dev)
 {
 	struct llm_session *ses, *next;
+	bool forgotten;
 
 	llm_device_end(dev, true, ESTALE,
 		       "answer: it began with another model or another build: ask again");
@@ -479,10 +480,12 @@ static void forget_foreign(struct llm_device *dev)
 		kref_get(&ses->ref); /* it stays in the list */
 		if (ses->transcript)
 			ses->lost = true;
-		llm_transcript_forget(ses);
-		llm_unlock(dev);
-		cond_resched();
-		llm_lock(dev);
+		do { /* at least once: others want the lock, too */
+			forgotten = llm_transcript_forget(ses, LLM_FORGET_AT_ONCE);
+			llm_unlock(dev);
+			cond_resched();
+			llm_lock(dev);
+		} while (!forgotten);
 		next = list_is_last(&ses->node, &dev->sessions) ? NULL : list_next_entry(ses, node);
 		llm_session_put(ses);
 	}

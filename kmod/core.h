@@ -12,7 +12,9 @@
  * backend unless a field says otherwise. Nothing sleeps under it: memory is allocated before it is
  * taken and freed by llm_unlock(), user memory is only touched with page faults off. What is done
  * for one request or event takes O(log n); what ends or hands over a backend walks over the
- * requests and sessions, which are bounded, and never over all their turns at once.
+ * requests and sessions, which are bounded, and never over all their turns at once. The end of a
+ * turn that makes all before it superfluous forgets them at once: 4,096 at most, as max_transcript
+ * is unless somebody raised it (request.c, turn_bytes()).
  * llm_devices_lock, a mutex, guards the list of devices and serialises what /dev/llm-control does;
  * it is taken first.
  *
@@ -654,10 +656,14 @@ void llm_request_released(struct llm_request *rq);
 void llm_request_read(struct llm_request *rq);
 
 /**
- * llm_transcript_forget() - forget all finished turns
+ * llm_transcript_forget() - forget finished turns; whether none is left
  * @ses: the session
+ * @most: no more than so many
  */
-void llm_transcript_forget(struct llm_session *ses);
+bool llm_transcript_forget(struct llm_session *ses, unsigned int most);
+
+/* How many are forgotten before others get the lock, where that may be. */
+#define LLM_FORGET_AT_ONCE 256
 
 /**
  * llm_transcript_trim() - give back what finished turns need no longer, in the client's context

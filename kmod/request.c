@@ -429,13 +429,18 @@ static void drop_turn(struct llm_request *rq)
 	llm_request_put(rq);
 }
 
-void llm_transcript_forget(struct llm_session *ses)
+bool llm_transcript_forget(struct llm_session *ses, unsigned int most)
 {
 	struct llm_request *rq, *next;
 
-	list_for_each_entry_safe(rq, next, &ses->turns, turn)
-		if (rq->kept)
-			drop_turn(rq);
+	list_for_each_entry_safe(rq, next, &ses->turns, turn) {
+		if (!rq->kept)
+			continue;
+		if (!most--)
+			return false;
+		drop_turn(rq);
+	}
+	return true;
 }
 
 /* A request that only its transcript holds, taken off the list of those to be trimmed; or NULL. */
@@ -506,11 +511,11 @@ static void transcript_add(struct llm_request *rq)
 		return;
 	}
 	if (told && resume->flags & LLM_RESUME_F_FRESH) {
-		llm_transcript_forget(ses);
+		llm_transcript_forget(ses, UINT_MAX);
 		ses->lost = false;
 	}
 	if (ses->transcript + bytes > READ_ONCE(ses->dev->limits.max_transcript)) {
-		llm_transcript_forget(ses);
+		llm_transcript_forget(ses, UINT_MAX);
 		ses->lost = true;
 		drop_turn(rq);
 		return;

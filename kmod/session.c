@@ -75,6 +75,21 @@ out:
 	return rc ?: stream_open(inode, file);
 }
 
+/* The first request that is not a finished turn, or NULL. Those are few, and behind the finished ones. */
+static struct llm_request *first_live(struct llm_session *ses)
+{
+	unsigned int left = ses->n_live;
+	struct llm_request *rq;
+
+	list_for_each_entry_reverse(rq, &ses->turns, turn) {
+		if (!left)
+			break;
+		if (!rq->kept && !--left)
+			return rq;
+	}
+	return NULL;
+}
+
 /* Nobody is left to read: what no backend has is gone at once, the rest is cancelled. */
 static int llm_session_release(struct inode *inode, struct file *file)
 {
@@ -88,8 +103,10 @@ static int llm_session_release(struct inode *inode, struct file *file)
 	dev->n_sessions--;
 	while (!list_empty(&ses->terminals))
 		llm_request_read(list_first_entry(&ses->terminals, struct llm_request, terminal_node));
-	llm_transcript_forget(ses);
-	list_for_each_entry_safe(rq, next, &ses->turns, turn) {
+	for (rq = first_live(ses); rq; rq = next) {
+		next = list_is_last(&rq->turn, &ses->turns) ? NULL : list_next_entry(rq, turn);
+		if (rq->kept)
+			continue;
 		if (rq->state == LLM_RQ_QUEUED || rq->told) {
 			llm_request_cancel(rq, ECANCELED);
 			continue;
@@ -103,6 +120,12 @@ static int llm_session_release(struct inode *inode, struct file *file)
 		llm_note_send(dev, &ses->close, LLM_MSG_SESSION_CLOSE);
 	ses->account->sessions--;
 	llm_account_put(dev, ses->account);
+	/* Nothing becomes a turn of it any more, and nobody is told of those that there are. */
+	while (!llm_transcript_forget(ses, LLM_FORGET_AT_ONCE)) {
+		llm_unlock(dev);
+		cond_resched();
+		llm_lock(dev);
+	}
 	llm_session_put(ses);
 	llm_unlock(dev);
 	return 0;

@@ -105,6 +105,41 @@ static void test_flood(void)
 	destroy("flood");
 }
 
+/*
+ * A client that opens, asks, closes, over and over, while the backend has what it asked: what is
+ * cancelled and not acknowledged counts, whatever became of the file.
+ */
+static void test_open_flood(void)
+{
+	enum { PRINCIPAL = 64 };
+	static uint64_t ids[PRINCIPAL];
+	struct backend be;
+	int n = 0, fd = -1, freed = 0;
+
+	create(&be, "openflood");
+	for (; n < PRINCIPAL; n++) {
+		fd = open_events(be.node, O_NONBLOCK);
+		if (submit(fd, "q") < 0 || !message(be.fd, &m, LLM_MSG_SUBMIT))
+			break;
+		ids[n] = m.head.request_id;
+		close(fd);
+	}
+	check(n == PRINCIPAL && attribute(&be, "sessions") == 0, "opened, asked, closed %d times", n);
+	fd = open_events(be.node, O_NONBLOCK);
+	refused(submit(fd, "q"), ENOSPC, "the backend has not let go of them: once more is refused");
+	check(attribute(&be, "requests") == PRINCIPAL, "they are %d", PRINCIPAL);
+	for (int i = 0; i < n; i++) {
+		b.n = b.count = 0;
+		add_done(&b, ids[i], 0, LLM_FINISH_CANCELLED, "");
+		freed += !post_one(&be, &b);
+	}
+	check(freed == n && attribute(&be, "requests") == 0, "it lets go of %d: they are free", freed);
+	works(submit(fd, "q"), "and there is room again");
+	close(fd);
+	close(be.fd);
+	works(destroy("openflood"), "nothing is left");
+}
+
 static long slab_kb(void)
 {
 	char line[128];
@@ -119,14 +154,35 @@ static long slab_kb(void)
 	return sum;
 }
 
-/* Short answers of a model with a long context: the transcript is as long as they are. */
+/* So many short turns, each answered with its number as its id. */
+static void turns(const struct backend *be, int fd, int n)
+{
+	for (int i = 0; i < n; i++) {
+		int64_t id = submit(fd, "q");
+
+		if (id < 0 || !message(be->fd, &m, LLM_MSG_SUBMIT))
+			break;
+		b.n = b.count = 0;
+		add_started(&b, (uint64_t)id, 0, 0);
+		add_text(&b, (uint64_t)id, 1, i, "x");
+		add_done(&b, (uint64_t)id, 2, LLM_FINISH_STOP, "");
+		post(be, &b);
+		while (read(fd, &m, sizeof(m)) > 0)
+			;
+	}
+}
+
+/*
+ * Short answers of a model with a long context: the transcript is as long as they are. More of them
+ * than are forgotten at once.
+ */
 static void test_transcript_memory(void)
 {
 	struct llm_device_create c = creation("thin");
 	struct backend be;
 	long before, used;
-	int fd, ctl = control();
-	enum { TURNS = 200 };
+	int fd, two, ctl = control();
+	enum { TURNS = 600 };
 
 	c.context = 1 << 18; /* a megabyte of ids */
 	ioctl(ctl, LLM_IOC_DEVICE_CREATE, &c);
@@ -135,19 +191,7 @@ static void test_transcript_memory(void)
 	snprintf(be.node, sizeof(be.node), "/dev/llm%u", c.device_id);
 	fd = open_events(be.node, O_NONBLOCK);
 	before = slab_kb();
-	for (int i = 0; i < TURNS; i++) {
-		int64_t id = submit(fd, "q");
-
-		if (id < 0 || !message(be.fd, &m, LLM_MSG_SUBMIT))
-			break;
-		b.n = b.count = 0;
-		add_started(&b, (uint64_t)id, 0, 0);
-		add_text(&b, (uint64_t)id, 1, i, "x");
-		add_done(&b, (uint64_t)id, 2, LLM_FINISH_STOP, "");
-		post(&be, &b);
-		while (read(fd, &m, sizeof(m)) > 0)
-			;
-	}
+	turns(&be, fd, TURNS);
 	used = slab_kb() - before;
 	check(used < 20 * 1024, "%d short turns hold %ld KB", TURNS, used);
 	close(be.fd);
@@ -163,7 +207,22 @@ static void test_transcript_memory(void)
 		if (i == TURNS - 1)
 			check(true, "all of them are told to the next backend");
 	}
+	message(be.fd, &m, LLM_MSG_REPLAY_END);
+	submit(fd, "one more");
+	message(be.fd, &m, LLM_MSG_SUBMIT);
+	two = open_events(be.node, O_NONBLOCK);
+	turns(&be, two, TURNS);
 	close(fd);
+	check(message(be.fd, &m, 0) && m.head.type == LLM_MSG_CANCEL && message(be.fd, &m, 0) &&
+		      m.head.type == LLM_MSG_SESSION_CLOSE,
+	      "a long conversation is closed in the middle of an answer");
+	close(be.fd);
+	attach(&be, "thin", FINGERPRINT + 1);
+	check(message(be.fd, &m, 0) && m.head.flags == (LLM_MSG_F_REPLAY | LLM_MSG_F_LOST) &&
+		      message(be.fd, &m, 0) && m.head.type == LLM_MSG_REPLAY_END,
+	      "another model is told nothing of a long one");
+	check(slab_kb() - before < 3 * 1024, "nothing of them is left: %ld KB", slab_kb() - before);
+	close(two);
 	close(be.fd);
 	destroy("thin");
 }
@@ -351,6 +410,7 @@ int main(void)
 {
 	test_slots();
 	test_flood();
+	test_open_flood();
 	test_transcript_memory();
 	test_half_a_buffer();
 	test_resume();
