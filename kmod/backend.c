@@ -390,8 +390,12 @@ static ssize_t llm_backend_read(struct kiocb *iocb, struct iov_iter *to)
 	ssize_t n;
 
 	for (;;) {
-		if (mutex_lock_interruptible(&be->read_lock))
+		if (nonblock) {
+			if (!mutex_trylock(&be->read_lock))
+				return -EAGAIN; /* another thread is just being given what there is */
+		} else if (mutex_lock_interruptible(&be->read_lock)) {
 			return -ERESTARTSYS;
+		}
 		n = read_one(be, to);
 		mutex_unlock(&be->read_lock);
 		if (n != -EAGAIN || nonblock)
