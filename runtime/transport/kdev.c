@@ -30,7 +30,9 @@
 #define MESSAGES_TURN 64 /* read before the engine has its turn */
 #define EVENTS_MAX    (4 * LLM_EVENT_MAX) /* held for a reader, beside the kernel's ring */
 #define BATCH_MAX     (8 * LLM_EVENT_MAX) /* bytes of one LLM_IOC_POST */
-#define SENTENCE_MAX  sizeof(((struct err *)0)->msg)
+/* What the kernel does to a backend that is asked to let go, and late. */
+#define TAKEN_AWAY   "the device was taken away: this daemon had not let go of it in time"
+#define SENTENCE_MAX sizeof(((struct err *)0)->msg)
 
 /* A request that the kernel waits for. */
 struct pending {
@@ -378,8 +380,7 @@ static bool post_batch(struct kdev *d)
 		rc = ioctl(d->fd, LLM_IOC_POST, &p);
 	while (rc && errno == EINTR);
 	if (rc) {
-		broken(d, -errno,
-		       errno == ESTALE ? "another daemon has taken the device" : strerror(errno));
+		broken(d, -errno, errno == ESTALE ? TAKEN_AWAY : strerror(errno));
 		return false;
 	}
 	batch_results(d);
@@ -581,7 +582,7 @@ static bool read_message(struct kdev *d)
 		return true;
 	}
 	if (!n)
-		broken(d, -EPIPE, "it is gone");
+		broken(d, -EPIPE, TAKEN_AWAY);
 	else if (errno == EMSGSIZE) {
 		rc = grow_message(d, &q);
 		if (rc)
