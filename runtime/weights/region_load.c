@@ -4,8 +4,8 @@
  * weights_free_job(): the region belongs to the placement.
  *
  * Two processes that want the same weights at once: whoever creates the region loads them, the other
- * one waits until it is sealed. If the loader dies, its region is half written, nobody has it open,
- * and the one that waits destroys it and loads.
+ * one waits until it is sealed. If the loader dies, its region goes with it (for a moment it may be
+ * there half written, and nobody has it open), and the one that waits loads.
  */
 #include "weights/region_load.h"
 
