@@ -142,10 +142,15 @@ static long do_status(struct file *file, void *arg, void __user *user)
 	struct llm_control *c = file->private_data;
 	struct llm_mem_status *s = arg;
 	struct llm_reserve_status r;
+	u64 told;
 
 	if (s->flags)
 		return -EOPNOTSUPP;
 	check_floors();
+	/* Before what they are about is read: one that comes in between is told the next time. */
+	spin_lock(&lock);
+	told = events;
+	spin_unlock(&lock);
 	llm_reserve_read(&r);
 	*s = (struct llm_mem_status){
 		.total = mem_total(),
@@ -165,9 +170,9 @@ static long do_status(struct file *file, void *arg, void __user *user)
 	s->room_bytes = room_bytes;
 	s->drop_calls = drop_calls;
 	s->drop_bytes = drop_bytes;
-	s->events = events;
+	s->events = told;
 	s->pressure = floors.below | (r.releases != c->releases ? LLM_PRESSURE_RELEASE : 0);
-	c->seen = events;
+	c->seen = told;
 	c->releases = r.releases;
 	spin_unlock(&lock);
 	return 0;

@@ -156,22 +156,30 @@ static void put_back(struct page *page)
 	__free_pages(half, LLM_BLOCK_ORDER - 1);
 }
 
+/* The reserve has more than it is to hold; the lock is held. */
+static bool is_over(void)
+{
+	return blocks.total - blocks.room > blocks.target;
+}
+
 /*
- * Give back up to @n blocks of node @nid. Returns how many went; where the reserve lost some, whoever
+ * Give back up to @n blocks of node @nid; @surplus: only what the reserve has too many of, which somebody
+ * else may be giving back at the same time. Returns how many went; where the reserve lost some, whoever
  * polls is told.
  */
-static unsigned long give_back(unsigned long n, int nid, enum llm_reclaim_action why)
+static unsigned long give_back(unsigned long n, int nid, enum llm_reclaim_action why, bool surplus)
 {
 	u64 before = llm_mem_free(), start = ktime_get_ns();
 	unsigned long i, of_reserve = 0;
 
 	for (i = 0; i < n; i++) {
-		struct page *page;
+		struct page *page = NULL;
 		bool room;
 
 		spin_lock(&lock);
 		room = why != LLM_RECLAIM_ASKED && blocks.room;
-		page = pop(nid, room);
+		if (!surplus || is_over())
+			page = pop(nid, room);
 		if (page && !room) {
 			blocks.given[why]++;
 			blocks.releases += !of_reserve++;
@@ -197,7 +205,8 @@ u64 llm_reserve_give_back(u64 bytes)
 {
 	u64 n = DIV_ROUND_UP_ULL(bytes, LLM_BLOCK_BYTES), free = llm_free_blocks(NUMA_NO_NODE);
 
-	return n > free ? give_back(n - free, NUMA_NO_NODE, LLM_RECLAIM_ASKED) * LLM_BLOCK_BYTES
+	return n > free ? give_back(n - free, NUMA_NO_NODE, LLM_RECLAIM_ASKED, false) *
+				  LLM_BLOCK_BYTES
 			: 0;
 }
 
@@ -238,7 +247,7 @@ static unsigned long scan_pages(struct shrinker *s, struct shrink_control *sc)
 
 	if (!gives(sc))
 		return SHRINK_STOP;
-	pages = give_back(1, sc->nid, LLM_RECLAIM_SHRINKER) * LLM_BLOCK_PAGES;
+	pages = give_back(1, sc->nid, LLM_RECLAIM_SHRINKER, false) * LLM_BLOCK_PAGES;
 	if (!pages)
 		return SHRINK_STOP;
 	sc->nr_scanned = pages;
@@ -249,7 +258,7 @@ static unsigned long scan_pages(struct shrinker *s, struct shrink_control *sc)
 static int about_to_kill(struct notifier_block *nb, unsigned long unused, void *freed)
 {
 	*(unsigned long *)freed +=
-		give_back(OOM_BLOCKS, NUMA_NO_NODE, LLM_RECLAIM_OOM) * LLM_BLOCK_PAGES;
+		give_back(OOM_BLOCKS, NUMA_NO_NODE, LLM_RECLAIM_OOM, false) * LLM_BLOCK_PAGES;
 	return NOTIFY_OK;
 }
 
@@ -336,7 +345,7 @@ long llm_reserve_set(u64 bytes, u64 *held)
 	/* Less than before; or somebody else asked for less while the last block was on its way. */
 	n = missing();
 	if (n < 0)
-		give_back(-n, NUMA_NO_NODE, LLM_RECLAIM_ASKED);
+		give_back(-n, NUMA_NO_NODE, LLM_RECLAIM_ASKED, true);
 	llm_reserve_read(&s);
 	*held = s.held;
 	return rc;
@@ -414,7 +423,7 @@ long llm_room_make(struct llm_mem_make_room *r)
 
 		if (missing && ktime_get_ns() < r->deadline_ns)
 			give_back(DIV_ROUND_UP_ULL(missing, LLM_BLOCK_BYTES), NUMA_NO_NODE,
-				  LLM_RECLAIM_ASKED);
+				  LLM_RECLAIM_ASKED, false);
 		rc = inflate(r);
 		deflate();
 		end();
@@ -456,7 +465,7 @@ void llm_reserve_exit(void)
 {
 	unregister_oom_notifier(&oom_notifier);
 	llm_shrinker_exit(shrinker);
-	give_back(blocks.total, NUMA_NO_NODE, LLM_RECLAIM_ASKED);
+	give_back(blocks.total, NUMA_NO_NODE, LLM_RECLAIM_ASKED, false);
 	kfree(blocks.lists);
 	kfree(blocks.held);
 }

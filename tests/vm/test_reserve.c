@@ -63,6 +63,67 @@ static void test_kept(void)
 	reserve(0);
 }
 
+/* ---- several at once --------------------------------------------------------------------------------------- */
+
+static void *lower(void *barrier)
+{
+	pthread_barrier_wait(barrier);
+	reserve(8 * BLOCK);
+	return NULL;
+}
+
+/* Two ask for the same, less than is held: what is too much goes once. */
+static void test_lowered_twice(void)
+{
+	pthread_barrier_t both;
+	int good = 0;
+
+	pthread_barrier_init(&both, NULL, 2);
+	for (int i = 0; i < 100; i++) {
+		pthread_t other;
+
+		reserve(32 * BLOCK);
+		pthread_create(&other, NULL, lower, &both);
+		lower(&both);
+		pthread_join(other, NULL);
+		good += status().reserve_held == 8 * BLOCK;
+	}
+	check(good == 100, "two ask for less at once: that is what is held, %d times of 100", good);
+	pthread_barrier_destroy(&both);
+	reserve(0);
+}
+
+static _Atomic bool releasing;
+
+static void *release(void *unused)
+{
+	reserve(0);
+	releasing = false;
+	return unused;
+}
+
+/* Whoever asks while something happens is told of it, then or the next time. */
+static void test_told_of_all(void)
+{
+	int missed = 0;
+
+	for (int i = 0; i < 300; i++) {
+		bool seen = false;
+		pthread_t other;
+
+		reserve(BLOCK);
+		status();
+		releasing = true;
+		pthread_create(&other, NULL, release, NULL);
+		while (releasing)
+			seen |= status().pressure & LLM_PRESSURE_RELEASE;
+		pthread_join(other, NULL);
+		missed += !seen && !told(ctl, 0);
+		status();
+	}
+	check(!missed, "300 events while somebody asks all the time: %d missed", missed);
+}
+
 /* ---- who needs it gets it --------------------------------------------------------------------------------- */
 
 /* Allocates until the reserve has given half of what it holds; false: it was killed before. */
@@ -226,6 +287,8 @@ int main(void)
 	check(ctl >= 0, "the control file");
 	test_take();
 	test_kept();
+	test_lowered_twice();
+	test_told_of_all();
 	test_room();
 	test_refused();
 	test_oom();
