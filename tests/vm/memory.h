@@ -28,7 +28,7 @@ static struct llm_mem_status status_of(int fd)
 	return s;
 }
 
-static struct llm_mem_status status(void)
+__attribute__((unused)) static struct llm_mem_status status(void)
 {
 	return status_of(ctl);
 }
@@ -98,19 +98,25 @@ __attribute__((unused)) static uint64_t vmstat(const char *name)
 	return n;
 }
 
-/* Bytes that only the kernel itself can have: the zones' min watermarks. */
-__attribute__((unused)) static uint64_t untouchable(void)
+/* A watermark of all zones together, in bytes: "min", "low" or "high". */
+__attribute__((unused)) static uint64_t watermark(const char *name)
 {
-	char line[256];
+	char line[256], key[16];
 	uint64_t n = 0, v;
 	FILE *f = fopen("/proc/zoneinfo", "re");
 
 	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, " min %" SCNu64, &v) == 1)
+		if (sscanf(line, " %15s %" SCNu64, key, &v) == 2 && !strcmp(key, name))
 			n += v;
 	if (f)
 		fclose(f);
 	return n * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Bytes that only the kernel itself can have. */
+__attribute__((unused)) static uint64_t untouchable(void)
+{
+	return watermark("min");
 }
 
 /* A process that touches so much memory, says so on *ready, and waits. It is the first to be killed. */

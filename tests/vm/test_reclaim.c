@@ -362,6 +362,62 @@ static void test_room(void)
 	unlink(DISK "/fill");
 }
 
+/* ---- reclaim in the background alone ------------------------------------------------------------------------- */
+
+#define SCALE "/proc/sys/vm/watermark_scale_factor"
+
+/*
+ * Cache fills memory until kswapd has scanned so much; true: it did, and nobody else. Below the low
+ * watermark kswapd is at work, below the min watermark whoever allocates is: at half the way the reader
+ * waits for kswapd.
+ */
+static bool only_kswapd_scans(int fd, uint64_t bytes)
+{
+	uint64_t background = vmstat("pgscan_kswapd"), direct = vmstat("pgscan_direct");
+	uint64_t pages = bytes / (uint64_t)sysconf(_SC_PAGESIZE), n = 0;
+	uint64_t enough = (watermark("min") + watermark("low")) / 2;
+	static char buf[256 << 10];
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return false;
+	for (off_t at = 0; at < st.st_size && n < pages; at += sizeof(buf)) {
+		if (pread(fd, buf, sizeof(buf), at) != sizeof(buf))
+			return false;
+		for (int i = 0; i < 5000 && status().free < enough; i++)
+			usleep(2000);
+		n = vmstat("pgscan_kswapd") - background;
+	}
+	direct = vmstat("pgscan_direct") - direct;
+	printf("# kswapd scanned %" PRIu64 " pages, others %" PRIu64 "\n", n, direct);
+	return n >= pages && !direct;
+}
+
+static void test_kswapd(uint64_t total)
+{
+	int fd = make_file(DISK "/much", 16 * total);
+	struct llm_mem_status a, b;
+	bool alone = false;
+
+	/* Its watermarks far apart: low at 5 % of memory, high at 10 %. */
+	check(write_to(SCALE, "500"), "kswapd begins early");
+	for (int i = 0; i < 3 && !alone; i++) {
+		check(reserve(total / 4 / BLOCK * BLOCK) == (int64_t)(total / 4 / BLOCK * BLOCK),
+		      "a quarter of memory is held");
+		a = status();
+		alone = only_kswapd_scans(fd, total);
+		b = status();
+	}
+	check(alone, "cache fills the rest: kswapd scans as much as there is memory, nobody else");
+	check(b.reserve_held == a.reserve_held && b.released_shrinker == a.released_shrinker &&
+		      b.released_oom == a.released_oom,
+	      "the reserve is whole: %u MB", mb(b.reserve_held));
+	write_to(SCALE, "10");
+	reserve(0);
+	close(fd);
+	unlink(DISK "/much");
+}
+
 /* ---- tracepoints; unloading ---------------------------------------------------------------------------------- */
 
 static void test_trace(void)
@@ -432,6 +488,7 @@ int main(void)
 	test_trace();
 	test_room();
 	test_walk();
+	test_kswapd(total);
 	works(umount(DISK), "unmounted");
 	test_unload();
 	return done();
