@@ -106,6 +106,18 @@ out:
 	return rc;
 }
 
+/*
+ * The inode that has the cache of an open file. An overlay's own has none: the one of the layer that
+ * holds the data has, and lives as long as the overlay's. A regular file only: other objects of an
+ * overlay have data of their own.
+ */
+static struct inode *cached_inode(const struct file *file)
+{
+	struct inode *inode = file_inode(file);
+
+	return S_ISREG(inode->i_mode) ? d_real_inode(file->f_path.dentry) : inode;
+}
+
 /* In memory only, or no file at all: nothing that could be read again. */
 static bool has_cache(const struct inode *inode)
 {
@@ -117,7 +129,7 @@ long llm_cache_drop(struct llm_cache_drop *d)
 	bool one = d->flags & LLM_DROP_FILE;
 	u64 start = ktime_get_ns();
 	struct file *file = d->fd >= 0 ? fget(d->fd) : NULL;
-	struct inode *inode;
+	struct inode *inode, *cached;
 	long rc;
 
 	if (!file)
@@ -129,14 +141,18 @@ long llm_cache_drop(struct llm_cache_drop *d)
 	rc = -EOPNOTSUPP;
 	if (one ? !S_ISREG(inode->i_mode) && !S_ISBLK(inode->i_mode) : S_ISBLK(inode->i_mode))
 		goto out;
-	if (!has_cache(inode))
+	/* All of an overlay would be all of the filesystems below it: more than was asked for. */
+	cached = one ? cached_inode(file) : inode;
+	if (!has_cache(cached))
 		goto out;
 	d->inodes = one;
 	d->bytes = 0;
 	d->free_before = llm_mem_free();
 	rc = enough(d);
 	if (!rc)
-		rc = one ? drop_mapping(d, file->f_mapping, file) : drop_fs(d, inode->i_sb);
+		rc = one ? drop_mapping(d, cached == inode ? file->f_mapping : cached->i_mapping,
+					file)
+			 : drop_fs(d, inode->i_sb);
 	d->free_after = llm_mem_free();
 	trace_llm_reclaim(one ? LLM_RECLAIM_FILE : LLM_RECLAIM_FS, d->max_bytes, d->bytes,
 			  d->free_before, d->free_after, ktime_get_ns() - start);

@@ -10,13 +10,15 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #ifndef __NR_cachestat
 #define __NR_cachestat 451 /* on all architectures */
 #endif
-#define WINDOW	  ((uint64_t)256 << 20) /* mapped at once for mincore() */
-#define MAX_DEPTH 64
+#define OVERLAYFS_MAGIC 0x794c7630 /* linux/magic.h's OVERLAYFS_SUPER_MAGIC */
+#define WINDOW		((uint64_t)256 << 20) /* mapped at once for mincore() */
+#define MAX_DEPTH	64
 
 struct cachestat_range_ {
 	uint64_t off, len;
@@ -36,6 +38,27 @@ static bool may_ask(int fd, const struct stat *st)
 		return true;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	return !faccessat(AT_FDCWD, path, W_OK, AT_EACCESS);
+}
+
+/*
+ * cachestat() looks at the overlay's own inode, which has no pages, and says that nothing is cached; what
+ * is mapped is the file of the layer below.
+ */
+static bool is_overlay(int fd)
+{
+	struct statfs st;
+
+	return !fstatfs(fd, &st) && st.f_type == OVERLAYFS_MAGIC;
+}
+
+/* 0 or the errno. */
+static int ask_cachestat(int fd, struct cachestat_ *c)
+{
+	struct cachestat_range_ all = {0, 0};
+
+	if (is_overlay(fd))
+		return EOPNOTSUPP;
+	return syscall(__NR_cachestat, fd, &all, c, 0) ? errno : 0;
 }
 
 static int ask_mincore(int fd, uint64_t size, uint64_t page, uint64_t *cached)
@@ -84,7 +107,6 @@ int cache_open(int dir, const char *path, struct stat *st)
 int cache_status(int fd, const char *name, struct cache_status *s, struct err *e)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	struct cachestat_range_ all = {0, 0};
 	struct cachestat_ c;
 	struct stat st;
 	int rc;
@@ -96,14 +118,15 @@ int cache_status(int fd, const char *name, struct cache_status *s, struct err *e
 		return err_set(e, -EINVAL, "%s: not a regular file: only files have a page cache",
 			       name);
 	s->size = (uint64_t)st.st_size;
-	if (!syscall(__NR_cachestat, fd, &all, &c, 0)) {
+	rc = ask_cachestat(fd, &c);
+	if (!rc) {
 		s->cached = c.cache * page;
 		s->dirty = (c.dirty + c.writeback) * page;
 		s->dirty_known = true;
 		return 0;
 	}
-	if (errno != ENOSYS && errno != EPERM && errno != EOPNOTSUPP)
-		return err_set(e, -errno, "%s: cachestat: %s", name, strerror(errno));
+	if (rc != ENOSYS && rc != EPERM && rc != EOPNOTSUPP)
+		return err_set(e, -rc, "%s: cachestat: %s", name, strerror(rc));
 	if (!may_ask(fd, &st))
 		return err_set(e, -EPERM,
 			       "%s: how much of it is cached is told to its owner and to who may "
