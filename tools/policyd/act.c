@@ -130,12 +130,10 @@ static void reserve_take(struct policyd *p)
 {
 	struct llm_mem_status st = {.size = sizeof(st)};
 	char a[MEM_SIZE_TEXT], b[MEM_SIZE_TEXT];
-	uint64_t now = policyd_clock(), want = p->config.reserve / MEM_BLOCK * MEM_BLOCK, held,
-		 spare;
+	uint64_t now = policyd_clock(), want = act_reserve_wanted(&p->config), held, spare;
 	struct err e;
 
-	if (p->control < 0 || !want || p->config.mode < MODE_AUTO || now < p->reserve_retry_ns ||
-	    act_held(p))
+	if (p->control < 0 || !want || now < p->reserve_retry_ns || act_held(p))
 		return;
 	p->reserve_retry_ns = now + RESERVE_EVERY_NS;
 	if (ioctl(p->control, LLM_IOC_MEM_STATUS, &st) || st.reserve_held >= want)
@@ -151,6 +149,26 @@ static void reserve_take(struct policyd *p)
 	else
 		policyd_log("reserve: %s of %s held", mem_size(a, held),
 			    mem_size(b, p->config.reserve));
+}
+
+uint64_t act_reserve_wanted(const struct config *c)
+{
+	return c->mode >= MODE_AUTO ? c->reserve / MEM_BLOCK * MEM_BLOCK : 0;
+}
+
+void act_reserve_lower(struct policyd *p)
+{
+	struct llm_mem_status st = {.size = sizeof(st)};
+	uint64_t want = act_reserve_wanted(&p->config), held;
+	char a[MEM_SIZE_TEXT];
+	struct err e;
+
+	if (p->control < 0 || ioctl(p->control, LLM_IOC_MEM_STATUS, &st) || st.reserve_held <= want)
+		return;
+	if (room_reserve(p->control, want, &held, &e))
+		policyd_log("%s", e.msg);
+	else
+		policyd_log("reserve: %s held, by the new configuration", mem_size(a, held));
 }
 
 /* ---- room ------------------------------------------------------------------------------------ */

@@ -140,6 +140,8 @@ static int policy_line(struct reader *r, const char *key, const char *value)
 	case K_FREE:
 		return take_size(r, key, value, &c->free);
 	case K_BLOCKS:
+		if (value[strspn(value, "0123456789")])
+			return bad(r, "%s = %s: not a whole number: give one like 512", key, value);
 		return take_size(r, key, value, &c->blocks);
 	case K_RESERVE:
 		return take_size(r, key, value, &c->reserve);
@@ -179,6 +181,8 @@ static int start_line(struct reader *r, const char *key, const char *value)
 		return bad(r, "%s: give one of unit and cgroup, once", key);
 	if (strlen(value) > sizeof(t->pattern) - 3)
 		return bad(r, "%s: too long", key);
+	if (!strcmp(key, "unit") && strchr(value, '/'))
+		return bad(r, "unit = %s: not a unit's name: give one like vllm.service", value);
 	/* A unit's cgroup is somewhere below a slice. */
 	if (!strcmp(key, "unit"))
 		snprintf(t->pattern, sizeof(t->pattern), "*/%s", value);

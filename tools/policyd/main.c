@@ -109,12 +109,14 @@ static void watch_again(struct policyd *p)
 static void reload(struct policyd *p)
 {
 	struct config c;
+	bool lower;
 	struct err e;
 
 	if (read_config(&c, p->config_path, p->root, &e)) {
 		policyd_log("%s: the old configuration stays", e.msg);
 		return;
 	}
+	lower = act_reserve_wanted(&c) < act_reserve_wanted(&p->config);
 	config_free(&p->config);
 	p->config = c;
 	p->reloads++;
@@ -122,6 +124,8 @@ static void reload(struct policyd *p)
 	p->judge.next_ns = 0;
 	say_config(&p->config);
 	act_module(p);
+	if (lower) /* else what somebody had the module keep by hand stays */
+		act_reserve_lower(p);
 	watch_again(p);
 }
 
@@ -315,8 +319,8 @@ int main(int argc, char **argv)
 	if (read_config(&p.config, p.config_path, p.root, &e))
 		return fail(e.msg);
 	if (check)
-		printf("%s: %zu files read, mode %s: nothing is wrong\n", p.config_path,
-		       p.config.n_read, mode_name[p.config.mode]);
+		printf("%s: %zu file%s read, mode %s: nothing is wrong\n", p.config_path,
+		       p.config.n_read, p.config.n_read == 1 ? "" : "s", mode_name[p.config.mode]);
 	rc = check ? 0 : serve(&p);
 	config_free(&p.config);
 	return rc;

@@ -99,6 +99,9 @@ __attribute__((format(printf, 1, 2))) void policyd_log(const char *fmt, ...);
 void act_module(struct policyd *p);
 /* Everything that has to be looked at each interval. */
 void act_tick(struct policyd *p);
+/* What the module should hold by this configuration; what it holds beyond it is given back. */
+uint64_t act_reserve_wanted(const struct config *c);
+void act_reserve_lower(struct policyd *p);
 /* Room for `bytes`, now, as far as is allowed. -errno: none is made in this mode. */
 int act_room(struct policyd *p, uint64_t bytes, const char *why, struct err *e);
 /*
