@@ -31,6 +31,13 @@ busybox rmmod hog
 llmctl mem --json >/tmp/m3
 [ $((($(field remainder /tmp/m3) - $(field remainder /tmp/m1)) / 1048576)) -le 3 ]; ok $? "and it is gone with it"
 
+# ---- loaded, but /dev has no node (a container, no udev)
+mv /dev/llm-control /dev/away
+llmctl reserve 2M --keep 2>/tmp/err; [ $? = 1 ] && grep -q "is loaded, but this /dev has no such node" /tmp/err; ok $? "no node: reserve says so"
+llmctl region list 2>/tmp/err; [ $? = 1 ] && grep -q "is loaded, but this /dev has no such node" /tmp/err; ok $? "so does region list"
+llmctl mem >/dev/null 2>/tmp/err; grep -q "^regions are in shared memory here, the reserve in the remainder: .*no such node" /tmp/err; ok $? "mem says where they are counted"
+mv /dev/away /dev/llm-control
+
 # ---- two folders on a real filesystem
 mkdir -p /mnt && mount -t ext4 /dev/vda /mnt; ok $? "a filesystem"
 mkdir /mnt/models /mnt/other
@@ -176,6 +183,8 @@ printf '[policy]\nmode = auto\nfree = 16M\nreserve = 64M\ninterval = 0.2\n[files
 llmdev-policyd --config /tmp/policy.conf 2>>/tmp/policyd.log & policyd=$!
 held() { up; [ "$(field reserve_held /tmp/status)" = "$1" ]; }
 wait_for held 67108864; ok $? "llmdev-policyd has the module hold 64 MB while there is plenty"
+sed -i 's/^reserve = .*/reserve = 32M/' /tmp/policy.conf; kill -HUP $policyd
+wait_for held 33554432; ok $? "a smaller reserve by reload: the rest is given back"
 flood
 llmctl reserve 512M --quiet -- /tmp/engine >/dev/null; [ $? = 5 ]; ok $? "an engine finds room"
 held 0; ok $? "the reserve was given back for it, before anything else"
