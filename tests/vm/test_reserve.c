@@ -182,6 +182,11 @@ static void test_given(int rounds)
 		else
 			printf("# round %d: alive %d, event %d, held %u -> %u MB, free %u\n", i,
 			       alive, event, mb(a.reserve_held), mb(b.reserve_held), mb(a.free));
+		if (i % 10 == 9) { /* a machine can look as if it hung */
+			printf("# %d rounds after %u s\n", i + 1,
+			       (unsigned int)(now_ns() / 1000000000));
+			fflush(stdout);
+		}
 	}
 	check(good == rounds, "a process allocates in a loop, %d times: it is given the reserve",
 	      rounds);
