@@ -142,8 +142,10 @@ __attribute__((unused)) static void sweep_after(unsigned int without, const char
 	struct sweep s = {.target = ~0u};
 	unsigned int steps, files = (unsigned int)open_files();
 
-	if (!check(chain(&s), "%s: without a fault", name))
+	if (!check(chain(&s), "%s: without a fault", name)) {
+		printf("# after %u calls\n", s.step);
 		return;
+	}
 	steps = s.step;
 	for (unsigned int target = without; target < steps; target++) {
 		s = (struct sweep){.target = target};
