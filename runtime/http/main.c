@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/notify.h"
+#include "base/option.h"
 #include "base/size.h"
 #include "http/listen.h"
 #include "http/server.h"
@@ -171,7 +172,8 @@ static int take_option(struct gateway *g, int opt, char **argv, struct err *e)
 	case OPT_DRAIN:
 		return take_number("drain", 0, 86400, &o->drain_s, e);
 	}
-	return err_set(e, -EINVAL, "%s: unknown option or missing value", argv[optind - 1]);
+	return err_set(e, -EINVAL, "%s: %s: llmdev-gateway --help has them", argv[optind - 1],
+		       option_fault(argv[optind - 1]));
 }
 
 /* -1: go on; else the exit status. */

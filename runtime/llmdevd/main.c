@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/notify.h"
+#include "base/option.h"
 #include "base/size.h"
 #include "engine/engine.h"
 #include "engine/engine_options.h"
@@ -327,7 +328,8 @@ static int take_option(struct options *o, int opt, char **argv, struct err *e)
 	rc = engine_option(&o->engine, opt, optarg, e);
 	if (rc)
 		return rc < 0 ? rc : 0;
-	return err_set(e, -EINVAL, "%s: unknown option or missing value", argv[optind - 1]);
+	return err_set(e, -EINVAL, "%s: %s: llmdevd --help has them", argv[optind - 1],
+		       option_fault(argv[optind - 1]));
 }
 
 /* -1: go on; else the exit status. */

@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/option.h"
 #include "ctl.h"
 #include "lib/llmdev.h"
 
@@ -70,7 +71,7 @@ int ctl_bad_option(const char *usage, char **argv)
 	if (optopt && optopt < 256 && !(what[0] == '-' && what[1] == '-'))
 		return ctl_usage(usage, "%s: -%c: unknown option or missing value", argv[0],
 				 optopt);
-	return ctl_usage(usage, "%s: %s: unknown option or missing value", argv[0], what);
+	return ctl_usage(usage, "%s: %s: %s", argv[0], what, option_fault(what));
 }
 
 bool ctl_int(const char *option, const char *text, long long lo, long long hi, long long *out)
