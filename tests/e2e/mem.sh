@@ -117,6 +117,7 @@ check "NO_COLOR" python3 "$tmp/terminal.py" "$llmctl" 80 1 once "$tmp/gb10"
 check "a narrow one" python3 "$tmp/terminal.py" "$llmctl" 30 "" once "$tmp/gb10"
 check "--watch draws over it" python3 "$tmp/terminal.py" "$llmctl" 60 1 watch "$tmp/gb10"
 watched() { # watched PATTERN ARGUMENTS...: until three lines are there
+	: >"$tmp/lines"
 	"$llmctl" mem "${gb10[@]}" --watch 0.1 "${@:2}" >"$tmp/lines" & local pid=$! i
 	for i in $(seq 300); do [ "$(wc -l <"$tmp/lines")" -ge 3 ] && break; sleep 0.1; done
 	kill -INT $pid; wait $pid && [ "$(grep -c "$1" "$tmp/lines")" -ge 3 ]
