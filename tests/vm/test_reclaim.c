@@ -172,7 +172,7 @@ static void test_file(uint64_t total)
 	check(cached(cold) == 100 && cached(hot) == 100, "%u MB cold, %u MB hot, all cached",
 	      mb(size), mb(size / 4));
 	a = status();
-	works(set_floors(ctl, a.free + size / 10 * 9, 0),
+	works(set_floors(ctl, a.free + size / 10 * 8, 0),
 	      "a floor that only the cold file can give");
 	check(told(ctl, 0) && status().pressure == LLM_PRESSURE_FREE, "is missed");
 	works(drop(&d, cold, LLM_DROP_FILE), "the cold file's cache is dropped");
