@@ -157,4 +157,15 @@ __attribute__((unused)) static bool hog_done(pid_t pid, int ready)
 	return ok;
 }
 
+/* Into the page cache, all of it. */
+__attribute__((unused)) static void read_all(int fd)
+{
+	static char buf[1 << 20];
+	off_t at = 0;
+	ssize_t n;
+
+	while ((n = pread(fd, buf, sizeof(buf), at)) > 0)
+		at += n;
+}
+
 #endif

@@ -25,16 +25,6 @@ static void make(const char *path)
 	close(fd);
 }
 
-static void read_all(int fd)
-{
-	static char buf[1 << 20];
-	off_t at = 0;
-	ssize_t n;
-
-	while ((n = pread(fd, buf, sizeof(buf), at)) > 0)
-		at += n;
-}
-
 static uint64_t cached(int fd)
 {
 	struct cache_status s;

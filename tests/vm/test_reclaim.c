@@ -123,16 +123,6 @@ static int make_file(const char *path, uint64_t bytes)
 	return fd;
 }
 
-static void read_all(int fd)
-{
-	static char buf[1 << 20];
-	off_t at = 0;
-	ssize_t n;
-
-	while ((n = pread(fd, buf, sizeof(buf), at)) > 0)
-		at += n;
-}
-
 /* Per cent of its pages that are cached. */
 static unsigned int cached(int fd)
 {
