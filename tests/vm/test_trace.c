@@ -315,8 +315,7 @@ static void test_ends(void)
 	read(fd, &ev, sizeof(ev));
 	s.deadline_ns = now_ns() + 1000000000;
 	ioctl(fd, LLM_IOC_SUBMIT, &s);
-	late = s.request_id;
-	message(be.fd, &m, LLM_MSG_SUBMIT);
+	late = s.request_id; /* not read by the backend: a slow machine might come too late for it */
 	p.fd = fd;
 	poll(&p, 1, 10000);
 	gone = open_events(be.node, 0);
