@@ -144,7 +144,7 @@ static int check_submit(const struct client *cl, const struct msg *m, struct err
 	if (m->flags & LLM_MSG_F_FINISHED)
 		return 0;
 	if (s->deadline_ns && s->deadline_ns <= now_ns())
-		return err_set(e, -ETIMEDOUT, "request: its deadline passed");
+		return err_set(e, -ETIMEDOUT, DEADLINE_PASSED);
 	if (!(m->flags & LLM_MSG_F_REPLAY) && pressure_refuses(&sv->pressure, now_ns()))
 		return err_set(
 			e, -ENOSPC,
@@ -247,7 +247,7 @@ static const char *ended_by(int reason)
 {
 	switch (reason) {
 	case ETIMEDOUT:
-		return "request: its deadline passed";
+		return DEADLINE_PASSED;
 	case ECONNABORTED:
 		return "request: aborted by the administrator";
 	case ENOSPC:

@@ -97,7 +97,7 @@ static bool turn_timers(struct turn *t, uint64_t now, uint64_t *due)
 	}
 	if (t->deadline_ns) {
 		if (t->deadline_ns <= now) {
-			turn_expire(t, ETIMEDOUT, "request: its deadline passed");
+			turn_expire(t, ETIMEDOUT, DEADLINE_PASSED);
 			return false;
 		}
 		earlier(due, t->deadline_ns);

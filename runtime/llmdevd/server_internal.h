@@ -146,6 +146,8 @@ int turn_start(struct turn *t);
 void turn_cancel(struct turn *t);
 /* Nobody is left to read. True: the engine still holds it; else it was dropped. */
 bool turn_abandon(struct turn *t);
+/* What a client is told whose request is too late. */
+#define DEADLINE_PASSED "request: its deadline passed"
 /* A limit of time was met. The client's list may change. */
 void turn_expire(struct turn *t, int error, const char *sentence);
 /* Tells the engine whether it may run. */

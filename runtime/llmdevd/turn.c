@@ -251,7 +251,7 @@ static void turn_done(struct turn *t, const struct engine_event *ev)
 	t->rq = NULL;
 	/* Over before its last step was. The kernel, where there is one, has told its client by then. */
 	if (wanted && t->deadline_ns && t->deadline_ns <= now_ns()) {
-		turn_error(t, ETIMEDOUT, "request: its deadline passed");
+		turn_error(t, ETIMEDOUT, DEADLINE_PASSED);
 		wanted = false;
 	}
 	/* One that was ended with an error is no part of the conversation. */

@@ -69,8 +69,7 @@ int ctl_bad_option(const char *usage, char **argv)
 	}
 	/* getopt sets optopt to the value of a known option that misses its argument. */
 	if (optopt && optopt < 256 && !(what[0] == '-' && what[1] == '-'))
-		return ctl_usage(usage, "%s: -%c: unknown option or missing value", argv[0],
-				 optopt);
+		return ctl_usage(usage, "%s: -%c: %s", argv[0], optopt, option_fault(what));
 	return ctl_usage(usage, "%s: %s: %s", argv[0], what, option_fault(what));
 }
 
